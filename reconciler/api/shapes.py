@@ -1,0 +1,113 @@
+"""JSON schemas of model values, from the type hints that `model.codec` reads and writes them by.
+
+What hints do not say (how a name looks, how large a number may be) is listed here by class and field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from reconciler.model.desired import Controller, Dependency, DesiredState, Image, Kernel, Network, Ready, Vm, Volume
+
+Schema = dict[str, Any]
+# `$` alone would let a line break follow: Python's `re`, unlike that of browsers, takes it for the end.
+END = "(?!\\n)$"
+_OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_ADDRESS = f"{_OCTET}(\\.{_OCTET}){{3}}"
+NAME: Schema = {"type": "string", "pattern": f"^[a-z][a-z0-9-]{{0,62}}{END}"}
+# A zero ends what the kernel takes for a word.
+TEXT: Schema = {"type": "string", "pattern": "^[^\\x00]*$"}
+_SUITE: Schema = {"type": "string", "pattern": f"^[a-z][a-z0-9-]{{0,39}}{END}"}
+_PACKAGE: Schema = {"type": "string", "pattern": f"^[a-z0-9][a-z0-9+.-]{{1,99}}{END}"}
+_IDENTITY: Schema = {"type": "string", "pattern": f"^[0-9a-f]{{8,64}}{END}"}
+_SIZE: Schema = {"type": "integer", "minimum": 1, "maximum": 1 << 60}
+_DURATION: Schema = {"type": "number", "exclusiveMinimum": 0, "maximum": 1e9}
+_PORT: Schema = {"type": "integer", "minimum": 1, "maximum": 65535}
+
+# The patterns of schemas/banger.schema.json: these values become paths and words of command lines.
+_FIELDS: Mapping[tuple[type, str], Schema] = {
+    (DesiredState, "environment"): NAME,
+    (Kernel, "name"): NAME,
+    (Kernel, "suite"): _SUITE,
+    (Kernel, "package"): _PACKAGE,
+    (Image, "name"): NAME,
+    (Image, "suite"): _SUITE,
+    (Image, "packages"): {"type": "array", "items": _PACKAGE},
+    (Image, "kernel"): NAME,
+    (Network, "name"): NAME,
+    (Network, "mtu"): {"type": "integer", "minimum": 576, "maximum": 65535},
+    (Volume, "name"): {"type": "string", "pattern": f"^[a-z][a-z0-9-]{{0,14}}{END}"},
+    (Volume, "size"): _SIZE,
+    (Volume, "mount"): {"type": "string", "pattern": f"^/[A-Za-z0-9._@+/-]{{0,254}}{END}"},
+    (Ready, "port"): {"anyOf": [_PORT, {"type": "null"}]},
+    (Ready, "timeout"): _DURATION,
+    (Vm, "name"): NAME,
+    (Vm, "image"): NAME,
+    (Vm, "image_id"): _IDENTITY,
+    (Vm, "kernel"): NAME,
+    (Vm, "kernel_id"): _IDENTITY,
+    (Vm, "cpus"): {"type": "integer", "minimum": 1, "maximum": 1024},
+    (Vm, "memory"): _SIZE,
+    (Vm, "disk"): _SIZE,
+    (Vm, "network"): NAME,
+    (Vm, "ttl"): {"anyOf": [_DURATION, {"type": "null"}]},
+    (Dependency, "vm"): NAME,
+    (Controller, "resync"): {"type": "number", "minimum": 1, "maximum": 1e9},
+    (Controller, "max_delete"): {"type": "number", "minimum": 0, "maximum": 1},
+}
+
+
+def schema(kind: Any) -> Schema:
+    """The schema of what `model.codec.from_json` takes for a `kind`, with every class written out in place."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [schema(arg) for arg in args]}
+    if origin is tuple:
+        if len(args) == 2 and args[1] is Ellipsis:
+            return {"type": "array", "items": schema(args[0])}
+        return {"type": "array", "prefixItems": list(map(schema, args)), "minItems": len(args), "maxItems": len(args)}
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        keys = NAME if dataclasses.is_dataclass(args[1]) else TEXT
+        return {"type": "object", "propertyNames": keys, "additionalProperties": schema(args[1])}
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _object(kind)
+    if kind is type(None):
+        return {"type": "null"}
+    return _scalar(kind)
+
+
+def _object(kind: type) -> Schema:
+    hints = get_type_hints(kind)
+    fields = dataclasses.fields(kind)
+    required = [
+        field.name
+        for field in fields
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    found: Schema = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {f.name: _FIELDS.get((kind, f.name)) or schema(hints[f.name]) for f in fields},
+    }
+    return {**found, "required": required} if required else found
+
+
+def _scalar(kind: type) -> Schema:
+    if issubclass(kind, Enum):
+        return {"enum": [member.value for member in kind]}
+    if issubclass(kind, IPv4Address):
+        return {"type": "string", "pattern": f"^{_ADDRESS}{END}"}
+    if issubclass(kind, IPv4Network):
+        return {"type": "string", "pattern": f"^{_ADDRESS}/(3[0-2]|[12]?[0-9]){END}"}
+    if kind is float:
+        # JSON's integers are endless, and those that a float cannot hold are no ValueError.
+        return {"type": "number", "minimum": -1e15, "maximum": 1e15}
+    if kind is str:
+        return TEXT
+    names: dict[type, str] = {bool: "boolean", int: "integer"}
+    return {"type": names[kind]} if kind in names else {}

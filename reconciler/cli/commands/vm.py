@@ -1,0 +1,128 @@
+"""`banger vm …`: what is done to single VMs beside the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from reconciler.api.service import ApplyOptions, TrashEntry, VmVerb
+from reconciler.cli import failures, target, wire
+from reconciler.cli.converge import finish
+from reconciler.cli.options import (
+    Output,
+    VmName,
+    file_option,
+    option,
+    output_option,
+    quiet_option,
+    wait_options,
+)
+from reconciler.cli.render import document, listing, table
+from reconciler.cli.reporter import reporting
+from reconciler.cli.terminal import put, say
+from reconciler.lib.errors import BangerError, ErrorClass
+from reconciler.lib.units import human_size, rfc3339
+
+_PAST = {
+    VmVerb.START: "started",
+    VmVerb.STOP: "stopped",
+    VmVerb.RESTART: "restarted",
+    VmVerb.KILL: "killed",
+}
+
+
+@click.group()
+def vm() -> None:
+    """Start, stop, restart, kill or restore VMs.
+
+    The next `banger apply` goes by the file again: `state: stopped` there is what lasts.
+    """
+
+
+def _verb(verb: VmVerb, text: str, *, waits: bool) -> None:
+    """Adds a command that does one thing to each of the named VMs."""
+
+    def command(
+        vms: tuple[str, ...], file: Path | None, quiet: bool, wait: bool = True, timeout: float | None = None
+    ) -> None:
+        worst = 0
+        options = ApplyOptions(wait=wait, timeout=timeout)
+        with wire.service() as service, reporting(quiet=quiet) as reporter:
+            for ref in [target.vm(service, name, file) for name in vms]:
+                try:
+                    service.vm(verb, ref, options, reporter)
+                except BangerError as error:
+                    # One failing VM delays no other.
+                    if error.error_class is ErrorClass.CANCELLED:
+                        raise
+                    failures.show(error, what=f"banger: {verb} {ref}")
+                    worst = worst or error.exit_code
+                else:
+                    reporter.note(f"{_PAST[verb]} {ref}")
+        finish(worst)
+
+    command.__doc__ = text
+    decorated: Callable[..., Any] = quiet_option()(command)
+    if waits:
+        decorated = wait_options("the VM is ready")(decorated)
+    decorated = file_option()(decorated)
+    decorated = click.argument("vms", metavar="VM...", nargs=-1, required=True, type=VmName())(decorated)
+    vm.add_command(click.command(verb.value)(decorated))
+
+
+_verb(VmVerb.START, "Start VMs that are stopped.", waits=True)
+_verb(VmVerb.STOP, "Shut VMs down in order: asked first, then synced, then killed.", waits=False)
+_verb(VmVerb.RESTART, "Shut VMs down in order and start them again.", waits=True)
+_verb(VmVerb.KILL, "End VMs at once, as if the power went. Their disks stay.", waits=False)
+
+
+@vm.command()
+@click.argument("name", metavar="VM")
+@file_option()
+@option("--entry", metavar="ENTRY", help="Which trash entry. [default: the newest of that VM]")
+@wait_options("the VM is ready")
+@quiet_option()
+def restore(*, name: str, file: Path | None, entry: str | None, wait: bool, timeout: float | None, quiet: bool) -> None:
+    """Bring a VM back from the trash, with its data."""
+    environment, _, bare = name.removeprefix("vm/").rpartition("/")
+    with wire.service() as service:
+        with reporting(quiet=quiet) as reporter:
+            chosen = environment or target.environment(file)
+            options = ApplyOptions(wait=wait, timeout=timeout)
+            ref = service.restore(bare, chosen, entry, options, reporter)
+        if not quiet:
+            say(f"restored {ref}")
+
+
+@vm.command()
+@output_option()
+def trash(*, output: Output) -> None:
+    """List the VMs in the trash, newest first."""
+    with wire.service() as service:
+        entries = service.trash()
+    match output:
+        case Output.JSON | Output.YAML:
+            put(document(listing([_entry_json(entry) for entry in entries]), output))
+        case Output.NAME:
+            for entry in entries:
+                put(entry.entry)
+        case Output.TABLE if not entries:
+            say("the trash is empty")
+        case Output.TABLE:
+            header = ["NAME", "ENVIRONMENT", "TRASHED", "SIZE", "ENTRY"]
+            rows = [[e.name, e.environment, rfc3339(e.trashed_at), human_size(e.size), e.entry] for e in entries]
+            put(table(header, rows))
+
+
+def _entry_json(entry: TrashEntry) -> dict[str, Any]:
+    return {
+        "kind": "trash",
+        "name": entry.name,
+        "environment": entry.environment,
+        "entry": entry.entry,
+        "trashedAt": rfc3339(entry.trashed_at),
+        "size": entry.size,
+    }

@@ -1,0 +1,43 @@
+"""The one module of the command line that knows what is behind `Service`: a controller, or the daemon in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from reconciler.api.service import Service
+from reconciler.lib.paths import Paths
+
+# ruff: noqa: PLC0415  # most of what the daemon wires is not needed to print a help text
+
+
+def connect() -> Service:
+    """A service on this user's state: the running controller's, or one of our own. The caller closes it."""
+    paths = Paths.discover()
+    if paths.api_socket.exists():
+        from reconciler.api.client import RemoteService, reachable
+
+        if reachable(paths.api_socket):
+            return RemoteService(paths.api_socket)
+    paths.require_own()
+    from reconciler.daemon.local import open_service
+
+    return open_service(paths)
+
+
+@contextmanager
+def service() -> Iterator[Service]:
+    """`connect`, closed at the end."""
+    opened = connect()
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def run_controller(sources: Sequence[Path], log_format: str) -> None:
+    """Runs the controller of this user's state until the process is told to end."""
+    from reconciler.daemon.process import run_controller as run
+
+    run(Paths.discover(), sources, log_format)

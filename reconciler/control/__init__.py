@@ -1,0 +1,1 @@
+"""Turns the wheel: every pass reads the world anew, plans, executes, and looks again."""

@@ -1,0 +1,51 @@
+"""Which driver does what on this host."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.drivers.network.connect import open_helper
+from reconciler.drivers.vmm import accel
+from reconciler.drivers.vmm.backend import Accelerator
+from reconciler.drivers.vmm.qemu import Qemu
+from reconciler.execute.boots import BootGate
+from reconciler.execute.tools import Tools
+from reconciler.lib.clock import Clock
+from reconciler.lib.paths import Paths
+from reconciler.store.inventory import Inventory
+from reconciler.store.journal import Journal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What the operations of one process share, because they share one host."""
+
+    clock: Clock
+    boots: BootGate
+    ports: threading.Lock
+
+    @classmethod
+    def create(cls, clock: Clock) -> Shared:
+        return cls(clock=clock, boots=BootGate(clock), ports=threading.Lock())
+
+
+def make_tools(environment: str, paths: Paths, inventory: Inventory, journal: Journal, shared: Shared) -> Tools:
+    """The real tools. Nothing is started or probed before it is needed."""
+
+    def accelerator(vmlinux: Path) -> Accelerator:
+        return accel.choose(vmlinux, cache=paths.accelerator)
+
+    return Tools(
+        environment=environment,
+        paths=paths,
+        inventory=inventory,
+        journal=journal,
+        clock=shared.clock,
+        backend=Qemu(),
+        accelerator=accelerator,
+        boots=shared.boots,
+        ports=shared.ports,
+        open_helper=lambda: open_helper(log=paths.state / "helper.log"),
+    )

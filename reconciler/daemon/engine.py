@@ -1,0 +1,139 @@
+"""One opened state directory: the database, the writer's lock, and the tools of an operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from reconciler.lib.clock import Clock
+from reconciler.lib.errors import BangerError
+from reconciler.lib.paths import Paths
+from reconciler.store.db import Database
+from reconciler.store.inventory import Inventory
+
+if TYPE_CHECKING:
+    from reconciler.daemon.drivers import Shared
+    from reconciler.execute.tools import Tools
+    from reconciler.model.desired import DesiredState
+    from reconciler.model.observed import ObservedState
+    from reconciler.store.journal import Journal
+
+Exclusive = Callable[[str, frozenset[str] | None], AbstractContextManager[None]]
+
+# ruff: noqa: PLC0415  # `ps` reads the inventory and /proc; what else there is, is imported by who needs it
+
+
+class Engine:
+    """Opens what is there; only the holder of the writer lock creates what is not."""
+
+    def __init__(self, paths: Paths, clock: Clock) -> None:
+        self.paths = paths
+        self.clock = clock
+        self._database: Database | None = None
+        self._shared: Shared | None = None
+        self._held = False
+        self.exclusive: Exclusive | None = None
+        """Set by a controller: shuts its wheel out of these objects (None: all) of an environment."""
+
+    @property
+    def database(self) -> Database:
+        """Raises BangerError where there is no state yet."""
+        return self._open(create=False)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a state to read; not in a file whose maker was killed before anything was in it."""
+        if self._database is None and not self.paths.database.exists():
+            return False
+        return self._open(create=False).version > 0
+
+    def inventory(self) -> Inventory:
+        """For reading, and inside `writing` for changing. Raises BangerError where there is no state yet."""
+        return Inventory(self._open(create=False))
+
+    def journal(self, operation: str = "") -> Journal:
+        from reconciler.store.journal import Journal
+
+        return Journal(self._open(create=False), self.clock, operation)
+
+    def observe(self, environment: str, desired: DesiredState | None = None) -> ObservedState:
+        """The environment as it is now; an empty world where there is no state directory yet."""
+        from reconciler.observe.snapshot import observe, observe_unborn
+
+        if not self.exists:
+            return observe_unborn(environment, self.paths)
+        return observe(environment, self.inventory(), self.paths, desired)
+
+    @contextmanager
+    def writing(
+        self, on_wait: Callable[[str], None], environment: str | None = None, objects: frozenset[str] | None = None
+    ) -> Iterator[None]:
+        """Makes this process the one writer of the state directory; waits for another one, and says so.
+
+        Inside `held` the process is that already, and `exclusive` sees to it that nobody else in it changes the same.
+        """
+        if self._held:
+            with ExitStack() as stack:
+                if environment is not None and self.exclusive is not None:
+                    stack.enter_context(self.exclusive(environment, objects))
+                yield
+            return
+        try:
+            # Guests' disks and keys lie below: nobody else's business.
+            self.paths.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as problem:
+            raise BangerError(
+                f"cannot create {self.paths.state}: {problem.strerror}",
+                hint="set BANGER_HOME to a folder of yours",
+            ) from None
+        from reconciler.lib.atomic import LockTakenError, exclusive
+
+        with ExitStack() as stack:
+            what = str(self.paths.state)
+            try:
+                stack.enter_context(exclusive(self.paths.writer_lock, blocking=False, what=what))
+            except LockTakenError:
+                on_wait(f"another banger is changing {what}; waiting for it to finish")
+                stack.enter_context(exclusive(self.paths.writer_lock, what=what))
+            self._open(create=True)
+            yield
+
+    @contextmanager
+    def held(self, on_wait: Callable[[str], None]) -> Iterator[None]:
+        """`writing` for as long as the block lasts, for every thread of the process."""
+        with self.writing(on_wait):
+            self._held = True
+            try:
+                yield
+            finally:
+                self._held = False
+
+    @contextmanager
+    def tools(self, environment: str, operation: str) -> Iterator[Tools]:
+        """The drivers for one operation, which its records and the helper's audit name."""
+        made = self.make_tools(environment, operation)
+        try:
+            yield made
+        finally:
+            made.close()
+
+    def make_tools(self, environment: str, operation: str) -> Tools:
+        """As `tools`, for who closes them later."""
+        from reconciler.daemon.drivers import Shared, make_tools
+
+        if self._shared is None:
+            self._shared = Shared.create(self.clock)
+        return make_tools(environment, self.paths, self.inventory(), self.journal(operation), self._shared)
+
+    def close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _open(self, *, create: bool) -> Database:
+        if self._database is None:
+            self._database = Database(self.paths.database, create=create)
+        elif create:
+            self._database.migrate()  # it was opened for reading
+        return self._database

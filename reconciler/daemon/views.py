@@ -1,0 +1,117 @@
+"""What is read without changing anything: statuses, the trash, the way into a guest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from reconciler.api.service import TrashEntry, VmRef
+from reconciler.daemon.engine import Engine
+from reconciler.drivers.vmm.probe import Vmm
+from reconciler.lib.errors import BangerError
+from reconciler.lib.paths import Paths
+from reconciler.model.ids import host_alias
+from reconciler.model.observed import ObservedVm, Unknown
+from reconciler.model.status import ObjectStatus
+from reconciler.observe.guests import Readiness, endpoint, look_at_all
+from reconciler.observe.status import environment_status, vm_status
+from reconciler.observe.vms import observe_processes, observe_vm
+
+_PROBE_SECONDS = 5.0
+_QUICK_SECONDS = 0.1
+
+
+def status(engine: Engine, environment: str) -> list[ObjectStatus]:
+    """Every object, each VM probed now."""
+    inventory = engine.inventory()
+    row = inventory.environment(environment)
+    desired = row.desired if row else None
+    observed = engine.observe(environment, desired)
+    known(observed.processes or {})
+    failures = engine.journal().last_failures(environment)
+    vms: dict[str, ObjectStatus] = {}
+
+    def add(vm: ObservedVm, readiness: Readiness) -> None:
+        vms[vm.name] = vm_status(environment, vm, readiness, failures.get(f"vm/{vm.name}"))
+
+    look_at_all(list(observed.vms.values()), environment, engine.paths, lambda vm: _PROBE_SECONDS, add)
+    return environment_status(desired, observed, vms, failures)
+
+
+def observe_vms(engine: Engine, environment: str) -> Mapping[str, ObservedVm]:
+    """The VMs alone: a few milliseconds, where a whole observation reads netlink too."""
+    inventory = engine.inventory()
+    install = inventory.install
+    processes = known(observe_processes(install))
+    return {row.name: observe_vm(row, install, engine.paths, processes) for row in inventory.vms(environment)}
+
+
+def known(processes: Mapping[str, Vmm] | Unknown) -> Mapping[str, Vmm]:
+    """Raises BangerError if the process table could not be read: no VM is then known to run, or not to (I4)."""
+    if isinstance(processes, Unknown):
+        raise BangerError(f"which VMs run is unknown: {processes.reason}")
+    return processes
+
+
+def vms(engine: Engine, environment: str | None) -> list[ObjectStatus]:
+    """For `ps`. A VM that was seen ready in this very boot is not asked again: that would cost each guest a
+    forked sshd, and the reader a second; `status` does ask."""
+    inventory = engine.inventory()
+    install = inventory.install
+    processes = known(observe_processes(install))
+    rows = inventory.vms(environment)
+    found: dict[tuple[str, str], ObjectStatus] = {}
+    to_ask: dict[str, list[ObservedVm]] = {}
+    for row in rows:
+        vm = observe_vm(row, install, engine.paths, processes)
+        if vm.running and vm.ready_at is not None:
+            found[row.environment, row.name] = vm_status(row.environment, vm, Readiness(ready=True, reason="SeenReady"))
+        else:
+            to_ask.setdefault(row.environment, []).append(vm)
+    for name, asked in to_ask.items():
+
+        def add(vm: ObservedVm, readiness: Readiness, name: str = name) -> None:
+            found[name, vm.name] = vm_status(name, vm, readiness)
+
+        look_at_all(asked, name, engine.paths, lambda vm: _QUICK_SECONDS, add)
+    return [found[row.environment, row.name] for row in rows]
+
+
+def trash(paths: Paths) -> list[TrashEntry]:
+    from reconciler.execute.trash import entries  # noqa: PLC0415  # pulls in every driver
+
+    return [
+        TrashEntry(
+            entry=name,
+            environment=manifest.environment,
+            name=manifest.name,
+            trashed_at=manifest.trashed_at,
+            size=_disk_usage(paths.trash_entry(name)),
+        )
+        for name, manifest in entries(paths)
+    ]
+
+
+def ssh_argv(engine: Engine, ref: VmRef, command: Sequence[str] | None, tty: bool | None) -> list[str]:
+    from reconciler.drivers.guest.ssh import ssh_argv as build  # noqa: PLC0415
+
+    vm = observe_vms(engine, ref.environment).get(ref.name)
+    if vm is None or not vm.running:
+        raise BangerError(f"vm {ref} is not running", hint=f"banger vm start {ref}")
+    there = endpoint(vm, 22)
+    if there is None:
+        raise BangerError(f"vm {ref} has no network, so ssh cannot reach it", hint="banger logs shows its console")
+    place = engine.paths.vm(ref.environment, ref.name)
+    return build(
+        host=there[0],
+        port=there[1],
+        key=engine.paths.client_key,
+        known_hosts=place.known_hosts,
+        alias=host_alias(vm.id),
+        command=command,
+        tty=tty,
+    )
+
+
+def _disk_usage(folder: Path) -> int:
+    return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())

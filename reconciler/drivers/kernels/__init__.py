@@ -1,0 +1,1 @@
+"""Kernels: fetched, unpacked to what a microVM boots, and their modules."""

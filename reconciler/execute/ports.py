@@ -1,0 +1,44 @@
+"""Loopback ports for the forwards of user-mode networks: kept while they are free, else new ones."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+
+
+def choose_ports(guest_ports: Sequence[str], held: Mapping[str, int], taken: set[int]) -> dict[str, int]:
+    """Guest port → free port of 127.0.0.1.
+
+    Parameters
+    ----------
+    held: what this VM had before; kept if nobody listens there now, so that a port in somebody's notes stays right.
+    taken: ports that belong to VMs of ours, stopped ones too.
+    """
+    chosen: dict[str, int] = {}
+    for guest in guest_ports:
+        port = held.get(guest)
+        if port is None or not _free(port):
+            port = _unused(taken | set(chosen.values()))
+        chosen[guest] = port
+    return chosen
+
+
+def _unused(taken: set[int]) -> int:
+    # The kernel's choice is from the ephemeral range and at random, so few tries are enough.
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in taken:
+            return port
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As QEMU does: a connection in TIME_WAIT does not make the port taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,1 @@
+"""What would make sense in another project. Imports nothing of banger's."""

@@ -1,0 +1,244 @@
+"""Every path and socket that banger uses, in one place.
+
+Three layouts (DESIGN section 9): `BANGER_HOME` puts everything below one folder; root without it uses
+the system directories; everybody else the XDG base directories. A service has those that systemd gives it
+(STATE_DIRECTORY and its like, systemd.exec(5)).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.lib.errors import BangerError
+
+HELPER_SOCKET = Path("/run/banger/helper.sock")
+BUILDER_SOCKET = Path("/run/banger/builder.sock")
+SERVICE_RUNTIME = Path("/run/banger/controller")
+"""RuntimeDirectory= of the system's controller, which runs as a user of its own."""
+SYSTEM_SPEC = Path("/etc/banger/banger.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The four roots, and what lies below each."""
+
+    state: Path
+    cache: Path
+    runtime: Path
+    config: Path
+
+    @classmethod
+    def discover(cls, env: Mapping[str, str] | None = None, uid: int | None = None) -> Paths:
+        """The layout of this user. `env` and `uid` default to the process's own."""
+        env = os.environ if env is None else env
+        uid = os.geteuid() if uid is None else uid
+        if home := env.get("BANGER_HOME"):
+            base = Path(home).absolute()
+            return cls(base / "state", base / "cache", base / "run", base / "config")
+        fallback = cls._of_root() if uid == 0 else cls._of_user(env, uid)
+
+        def given(variable: str, other: Path) -> Path:
+            first = env.get(variable, "").split(":")[0]
+            return Path(first) if first.startswith("/") else other
+
+        return cls(
+            given("STATE_DIRECTORY", fallback.state),
+            given("CACHE_DIRECTORY", fallback.cache),
+            given("RUNTIME_DIRECTORY", fallback.runtime),
+            given("CONFIGURATION_DIRECTORY", fallback.config),
+        )
+
+    @classmethod
+    def _of_root(cls) -> Paths:
+        state = Path("/var/lib/banger")
+        # If the state is the system service's, so is the socket that root asks it by.
+        runtime = Path("/run/banger") if owner(state) in (0, None) else SERVICE_RUNTIME
+        return cls(state, Path("/var/cache/banger"), runtime, Path("/etc/banger"))
+
+    @classmethod
+    def _of_user(cls, env: Mapping[str, str], uid: int) -> Paths:
+        user = Path(env.get("HOME") or f"/home/{uid}")
+
+        def xdg(variable: str, fallback: Path) -> Path:
+            # The XDG base directory specification: a relative value is to be ignored.
+            value = env.get(variable, "")
+            return Path(value) / "banger" if value.startswith("/") else fallback / "banger"
+
+        return cls(
+            xdg("XDG_STATE_HOME", user / ".local/state"),
+            xdg("XDG_CACHE_HOME", user / ".cache"),
+            xdg("XDG_RUNTIME_DIR", user / ".local/state/banger-run"),
+            xdg("XDG_CONFIG_HOME", user / ".config"),
+        )
+
+    def require_own(self) -> None:
+        """Raises BangerError if this is root and the state is the system service's, which goes by its own uid."""
+        holder = owner(self.state)
+        if os.geteuid() == 0 and self.runtime == SERVICE_RUNTIME and holder not in (0, None):
+            raise BangerError(
+                f"{self.state} belongs to the service banger-controller, which does not run",
+                hint="systemctl start banger-controller; or set BANGER_HOME to a folder for VMs of root's own",
+            )
+
+    @property
+    def database(self) -> Path:
+        return self.state / "banger.db"
+
+    @property
+    def writer_lock(self) -> Path:
+        return self.state / "lock"
+
+    @property
+    def controller_lock(self) -> Path:
+        """Held by the controller, which writes its process id into it."""
+        return self.state / "controller.lock"
+
+    @property
+    def api_socket(self) -> Path:
+        """Where the controller listens, while there is one."""
+        return self.runtime / "controller.sock"
+
+    @property
+    def client_key(self) -> Path:
+        """The private half of the key that banger uses to enter guests."""
+        return self.state / "ssh" / "id_ed25519"
+
+    @property
+    def vms(self) -> Path:
+        return self.state / "vms"
+
+    @property
+    def volumes(self) -> Path:
+        return self.state / "volumes"
+
+    @property
+    def trash(self) -> Path:
+        return self.state / "trash"
+
+    @property
+    def images(self) -> Path:
+        return self.cache / "images"
+
+    @property
+    def kernels(self) -> Path:
+        return self.cache / "kernels"
+
+    @property
+    def initramfs(self) -> Path:
+        return self.cache / "initramfs"
+
+    @property
+    def accelerator(self) -> Path:
+        """What booting a guest with each accelerator showed; true for one boot of the host."""
+        return self.cache / "accelerator.json"
+
+    def vm(self, environment: str, name: str) -> VmPaths:
+        return VmPaths(self.vms.joinpath(environment, name), self.runtime.joinpath("vms", environment, name))
+
+    def volume(self, environment: str, vm: str, volume: str) -> Path:
+        return self.volumes / environment / vm / f"{volume}.ext4"
+
+    def trash_entry(self, entry: str) -> Path:
+        return self.trash / entry
+
+    def image(self, identity: str) -> ImagePaths:
+        return ImagePaths(self.images / identity)
+
+    def kernel(self, identity: str) -> KernelPaths:
+        return KernelPaths(self.kernels / identity)
+
+
+def owner(path: Path) -> int | None:
+    """The uid that owns a path; None if it is not there or cannot be asked for."""
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class VmPaths:
+    """What one VM keeps: `root` lasts and goes to the trash with it, `run` is gone after a reboot."""
+
+    root: Path
+    run: Path
+
+    @property
+    def overlay(self) -> Path:
+        return self.root / "overlay.ext4"
+
+    @property
+    def config_disk(self) -> Path:
+        """Made anew before each start; holds the guest's private host key, so mode 0600."""
+        return self.root / "config.tar"
+
+    @property
+    def host_key(self) -> Path:
+        return self.root / "ssh_host_ed25519_key"
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.root / "known_hosts"
+
+    @property
+    def console_log(self) -> Path:
+        return self.root / "console.log"
+
+    @property
+    def vmm_log(self) -> Path:
+        return self.root / "vmm.log"
+
+    @property
+    def pidfile(self) -> Path:
+        return self.run / "pid"
+
+    @property
+    def qmp(self) -> Path:
+        return self.run / "qmp.sock"
+
+    @property
+    def serial(self) -> Path:
+        return self.run / "serial.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePaths:
+    """One published image: the directory is complete or absent."""
+
+    root: Path
+
+    @property
+    def squashfs(self) -> Path:
+        return self.root / "rootfs.squashfs"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "image.json"
+
+
+@dataclass(frozen=True, slots=True)
+class KernelPaths:
+    """One published kernel: the directory is complete or absent."""
+
+    root: Path
+
+    @property
+    def vmlinux(self) -> Path:
+        return self.root / "vmlinux"
+
+    @property
+    def modules(self) -> Path:
+        """A squashfs with the kernel's `lib/modules/<release>` tree at its top, for the guest's modprobe."""
+        return self.root / "modules.squashfs"
+
+    @property
+    def early_modules(self) -> Path:
+        """A folder of the modules that the initramfs loads, named `00-name.ko` in load order."""
+        return self.root / "early"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "kernel.json"

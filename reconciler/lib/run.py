@@ -1,0 +1,320 @@
+"""The one door to other programs.
+
+Every child is in a session of its own, so that a Ctrl-C on the terminal reaches only banger, which then
+ends its children in order; and it dies with banger (PR_SET_PDEATHSIG, prctl(2)) unless it asked not to,
+so that a `kill -9` leaves no build running. A failed command is shown as one can paste it into a shell.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.lib import cancel
+from reconciler.lib.errors import BangerError, CancelledError, ErrorClass
+
+_TAIL_LINES = 15
+_running: set[subprocess.Popen[bytes]] = set()
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a finished command left."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+class CommandError(BangerError):
+    """A command that could not be started, failed, or took too long."""
+
+    def __init__(
+        self,
+        cause: str,
+        argv: Sequence[str],
+        returncode: int | None,
+        output: str,
+        *,
+        hint: str | None = None,
+        replay: str | None = None,
+        error_class: ErrorClass = ErrorClass.TERMINAL,
+    ) -> None:
+        tail = "\n".join(output.strip().splitlines()[-_TAIL_LINES:])
+        super().__init__(
+            f"{cause}: {tail}" if tail else cause,
+            hint=hint,
+            replay=replay or shlex.join(argv),
+            error_class=error_class,
+        )
+        self.argv = tuple(argv)
+        self.returncode = returncode
+        self.output = output
+
+
+def which(program: str) -> str | None:
+    """The absolute path of a program; also looks into the sbin folders, which a normal user's PATH lacks."""
+    path = os.environ.get("PATH", os.defpath)
+    return shutil.which(program, path=f"{path}:/usr/local/sbin:/usr/sbin:/sbin")
+
+
+def require(program: str, package: str) -> str:
+    """The path of a program, or an error that names the Debian package which has it."""
+    found = which(program)
+    if found is None:
+        raise BangerError(f"{program} is not installed", hint=f"apt-get install {package}")
+    return found
+
+
+def cancel_all() -> None:
+    """Ends every running child and refuses new ones: what Ctrl-C means to the worker threads."""
+    cancel.cancel()
+    with _lock:
+        children = list(_running)
+    for child in children:
+        _signal(child, signal.SIGTERM)
+
+
+def cancelled() -> bool:
+    """Whether `cancel_all` was called: long loops ask between two steps."""
+    return cancel.cancelled()
+
+
+def reset_cancel() -> None:
+    """Allows new children again (a process that outlives one operation, and the tests)."""
+    cancel.reset()
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    input: bytes | None = None,
+    timeout: float | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+    pass_fds: Sequence[int] = (),
+) -> Completed:
+    """Runs a command to its end and returns its output.
+
+    Parameters
+    ----------
+    timeout: seconds, after which its whole process group is killed.
+    env: added to the environment; the locale is always C.UTF-8, so that messages can be read by programs.
+    check: whether a non-zero exit raises CommandError.
+    """
+    words = [str(word) for word in argv]
+    child = _start(words, cwd=cwd, env=env, stdin=input is not None, pass_fds=pass_fds)
+    with _registered(child):
+        try:
+            out, err = child.communicate(input, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            _signal(child, signal.SIGKILL)
+            out, err = child.communicate()
+            raise CommandError(
+                f"{words[0]} did not finish within {timeout:g} s",
+                words,
+                None,
+                _text(err),
+                error_class=ErrorClass.RETRYABLE,
+            ) from None
+    if cancel.cancelled() and child.returncode != 0:
+        raise CancelledError
+    if check and child.returncode != 0:
+        raise CommandError(f"{words[0]} {_how(child.returncode)}", words, child.returncode, _text(err or out))
+    return Completed(tuple(words), child.returncode, out, err)
+
+
+def pipeline(
+    commands: Sequence[Sequence[str | Path]],
+    *,
+    env: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] | None = None,
+    output: Path | None = None,
+) -> None:
+    """Runs commands with each one's stdout feeding the next, like a shell pipe with `pipefail`.
+
+    Parameters
+    ----------
+    on_line: gets each line that any of them writes to stderr, from threads, as it comes: progress.
+    output: the file that gets the last one's stdout; else that is discarded.
+    """
+    children: list[subprocess.Popen[bytes]] = []
+    talk: dict[int, list[str]] = {}
+    readers: list[threading.Thread] = []
+    sink = output.open("wb") if output else None
+    try:
+        previous: int | None = None
+        for index, argv in enumerate(commands):
+            words = [str(word) for word in argv]
+            last = index == len(commands) - 1
+            out = sink.fileno() if last and sink else subprocess.DEVNULL if last else subprocess.PIPE
+            child = _start(words, env=env, stdin_fd=previous, stdout=out)
+            if previous is not None:
+                os.close(previous)
+            previous = None
+            if child.stdout is not None:
+                previous = os.dup(child.stdout.fileno())
+                child.stdout.close()
+                child.stdout = None
+            children.append(child)
+            with _lock:
+                _running.add(child)
+            talk[index] = []
+            reader = threading.Thread(target=_read_lines, args=(child, talk[index], on_line), daemon=True)
+            reader.start()
+            readers.append(reader)
+        codes = [child.wait() for child in children]
+        for reader in readers:
+            reader.join()
+    finally:
+        if sink:
+            sink.close()
+        for child in children:
+            if child.poll() is None:
+                _signal(child, signal.SIGKILL)
+                child.wait()
+        with _lock:
+            _running.difference_update(children)
+    if cancel.cancelled():
+        raise CancelledError
+    # The first failure in the flow is the cause; a SIGPIPE upstream is the consequence of one downstream.
+    failed = [i for i, code in enumerate(codes) if code not in (0, -signal.SIGPIPE)] or [
+        i for i, c in enumerate(codes) if c
+    ]
+    if failed:
+        words = [str(word) for word in commands[failed[0]]]
+        raise CommandError(
+            f"{words[0]} {_how(codes[failed[0]])}",
+            words,
+            codes[failed[0]],
+            "\n".join(talk[failed[0]]),
+            replay=" | ".join(shlex.join([str(word) for word in argv]) for argv in commands),
+        )
+
+
+def spawn(
+    argv: Sequence[str | Path], *, pass_fds: Sequence[int] = (), log: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Starts a long-lived child that serves this process and dies with it. The caller waits for it."""
+    stderr = log.open("ab") if log else None
+    try:
+        return subprocess.Popen(
+            _dying(list(map(str, argv))),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr or None,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+    finally:
+        if stderr:
+            stderr.close()
+
+
+def interactive(argv: Sequence[str | Path]) -> int:
+    """Runs a command on this terminal, in this session, and returns its exit code (128+n for signal n)."""
+    words = [str(word) for word in argv]
+    try:
+        child = subprocess.Popen(words)
+    except OSError as problem:
+        raise CommandError(f"cannot start {words[0]}: {problem.strerror}", words, None, "") from None
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN) if _main_thread() else None
+    try:
+        code = child.wait()
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGINT, previous)
+    return code if code >= 0 else 128 - code
+
+
+def _main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _dying(words: list[str]) -> list[str]:
+    setpriv = which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--", *words] if setpriv else words
+
+
+def _start(
+    words: list[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bool = False,
+    stdin_fd: int | None = None,
+    stdout: int = subprocess.PIPE,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    if cancel.cancelled():
+        raise CancelledError
+    # Resolved here, so that a missing program is told from a failing one: setpriv would hide the difference.
+    program = which(words[0])
+    if program is None:
+        raise CommandError(f"{words[0]} is not installed", words, None, "")
+    return subprocess.Popen(
+        _dying([program, *words[1:]]),
+        cwd=cwd,
+        env={**os.environ, **(env or {}), "LC_ALL": "C.UTF-8"},
+        stdin=stdin_fd if stdin_fd is not None else subprocess.PIPE if stdin else subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        pass_fds=pass_fds,
+        start_new_session=True,
+    )
+
+
+@contextmanager
+def _registered(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    with _lock:
+        _running.add(child)
+    try:
+        yield
+    finally:
+        if child.poll() is None:
+            _signal(child, signal.SIGKILL)
+            child.wait()
+        with _lock:
+            _running.discard(child)
+
+
+def _signal(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(child.pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def _read_lines(child: subprocess.Popen[bytes], into: list[str], on_line: Callable[[str], None] | None) -> None:
+    assert child.stderr is not None
+    for raw in child.stderr:
+        line = raw.decode("utf-8", "replace").rstrip("\r\n")
+        into.append(line)
+        del into[:-200]
+        if on_line:
+            on_line(line)
+    child.stderr.close()
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"failed with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"

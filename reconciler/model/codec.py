@@ -1,0 +1,88 @@
+"""Frozen dataclasses to JSON values and back, by their type hints.
+
+Covers exactly what the model uses: dataclasses, enums, tuples, mappings, optionals, IPv4 types and scalars.
+Strict on the way in: an unknown or missing field is a ValueError, since what is read was written by us. Pure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from enum import Enum
+from functools import cache
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+_TEXTUAL = (IPv4Address, IPv4Network, IPv4Interface)
+
+
+def to_json(value: object) -> Any:
+    """A value of the model as what `json.dumps` takes. TypeError for anything else."""
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, _TEXTUAL):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_json(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(to_json(item) for item in value)
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def from_json(kind: type[T], data: Any) -> T:
+    """Builds a `kind` from what `to_json` made of one. ValueError names the field that does not fit."""
+    result: T = _build(kind, data, kind.__name__)
+    return result
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Field → its type."""
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _build(kind: Any, data: Any, where: str) -> Any:
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        if data is None:
+            return None
+        (inner,) = [arg for arg in get_args(kind) if arg is not type(None)]
+        return _build(inner, data, where)
+    if origin is tuple:
+        return tuple(_build(get_args(kind)[0], item, where) for item in _expect(list, data, where))
+    if origin is not None and issubclass(origin, Mapping):
+        value = get_args(kind)[1]
+        return {key: _build(value, item, f"{where}.{key}") for key, item in _expect(dict, data, where).items()}
+    if dataclasses.is_dataclass(kind):
+        hints = _hints(kind)  # type: ignore[arg-type]  # is_dataclass narrows to an instance too
+        given = _expect(dict, data, where)
+        if unknown := given.keys() - hints.keys():
+            raise ValueError(f"{where}: unknown field {min(unknown)!r}")
+        try:
+            return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in given.items()})  # type: ignore[operator]
+        except TypeError as problem:
+            raise ValueError(f"{where}: {problem}") from None
+    if issubclass(kind, (Enum, *_TEXTUAL)):
+        text = _expect(str, data, where)  # the address types would take a number too
+        try:
+            return kind(text)
+        except ValueError as problem:
+            raise ValueError(f"{where}: {problem}") from None
+    if kind is float and type(data) is int:
+        return float(data)
+    return _expect(kind, data, where)
+
+
+def _expect(kind: type, data: Any, where: str) -> Any:
+    if type(data) is not kind:
+        raise ValueError(f"{where}: expected {kind.__name__}, got {type(data).__name__}")
+    return data

@@ -1,0 +1,49 @@
+"""The bridges and taps of ours that the kernel has. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Interface, IPv4Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedBridge:
+    """A network's bridge. `mtu` in bytes; `addresses` and `ports` (interface names) sorted."""
+
+    name: str
+    mtu: int
+    up: bool
+    addresses: tuple[IPv4Interface, ...] = ()
+    ports: tuple[str, ...] = ()
+
+    @property
+    def cidr(self) -> IPv4Network | None:
+        """The network it serves: that of its only address, if that is the network's first. Else None: it has drifted."""
+        if len(self.addresses) != 1:
+            return None
+        network = self.addresses[0].network
+        return network if self.addresses[0].ip == network.network_address + 1 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedTap:
+    """A VM's tap. `mtu` in bytes; `master` is the bridge's interface name; `owner` the uid that may open it.
+
+    `carrier` is true exactly while a program has the tap open: a VM that runs on a tap without it has lost its network.
+    """
+
+    name: str
+    mtu: int
+    up: bool
+    carrier: bool
+    master: str | None = None
+    owner: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links:
+    """One installation's links, by (environment, network) and (environment, vm)."""
+
+    bridges: Mapping[tuple[str, str], ObservedBridge] = field(default_factory=dict)
+    taps: Mapping[tuple[str, str], ObservedTap] = field(default_factory=dict)

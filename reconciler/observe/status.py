@@ -1,0 +1,157 @@
+"""What is shown of each object: the last state that was asked for, beside what the host shows now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from reconciler.model.desired import DesiredState, RunState
+from reconciler.model.nouns import Noun
+from reconciler.model.observed import ObservedState, ObservedVm, Unknown
+from reconciler.model.status import Condition, ConditionType, ObjectStatus, State
+from reconciler.observe.guests import Readiness
+
+
+class ArtifactRef(NamedTuple):
+    """An image or a kernel, by label and identity."""
+
+    kind: Noun
+    name: str
+    identity: str
+
+
+def vm_status(environment: str, vm: ObservedVm, readiness: Readiness, failure: str | None = None) -> ObjectStatus:
+    """`failure` is the error of the last action on it, if that failed."""
+    spec = vm.spec
+    if not vm.running:
+        state = State.STOPPED if spec.state is RunState.STOPPED and readiness.reason != "GuestFailed" else State.FAILED
+        if state is State.FAILED and vm.started_at is None and failure is None:
+            state = State.STOPPED
+    else:
+        state = State.READY if readiness.ready else State.STARTING
+    message = failure if failure and not vm.running else readiness.message
+    conditions = [
+        Condition(
+            type=ConditionType.READY,
+            status=readiness.ready,
+            reason=readiness.reason,
+            message=message,
+            since=(vm.ready_at if readiness.ready else vm.started_at) if vm.running else None,
+        )
+    ]
+    if spec.protect:
+        conditions.append(Condition(type=ConditionType.PROTECTED, status=True, reason="ProtectSet"))
+    return ObjectStatus(
+        kind=Noun.VM,
+        name=vm.name,
+        environment=environment,
+        state=state,
+        ready=readiness.ready,
+        address=str(vm.address) if vm.address else None,
+        conditions=tuple(conditions),
+        details={
+            "id": vm.id,
+            "image": spec.image,
+            "kernel": spec.kernel,
+            "network": spec.network,
+            "cpus": spec.cpus,
+            "memory": spec.memory,
+            "disk": spec.disk,
+            "pid": vm.pid,
+            "mac": vm.mac,
+            "forwards": dict(vm.forwards) if vm.running else {},
+            "protect": spec.protect,
+            "createdAt": vm.created_at,
+            "startedAt": vm.started_at if vm.running else None,
+        },
+    )
+
+
+def environment_status(
+    desired: DesiredState | None, observed: ObservedState, vms: Mapping[str, ObjectStatus], failures: Mapping[str, str]
+) -> list[ObjectStatus]:
+    """Every object of an environment: what was asked for, and what is there without being asked for."""
+    desired = desired or DesiredState(environment=observed.environment)
+    return [
+        *(_network(name, desired, observed, failures) for name in sorted({*desired.networks, *observed.networks})),
+        *(
+            _artifact(ArtifactRef(Noun.KERNEL, kernel.name, kernel.id), observed.kernels, desired.environment, failures)
+            for kernel in desired.kernels.values()
+        ),
+        *(
+            _artifact(ArtifactRef(Noun.IMAGE, image.name, image.id), observed.images, desired.environment, failures)
+            for image in desired.images.values()
+        ),
+        *(
+            vms.get(name) or _missing(Noun.VM, name, desired.environment, failures)
+            for name in (*desired.vms, *sorted(set(vms) - set(desired.vms)))
+        ),
+        *_volumes(desired, observed),
+    ]
+
+
+def _missing(kind: Noun, name: str, environment: str, failures: Mapping[str, str]) -> ObjectStatus:
+    message = failures.get(f"{kind}/{name}", "it has not been made")
+    condition = Condition(type=ConditionType.READY, status=False, reason="Missing", message=message)
+    return ObjectStatus(
+        kind=kind, name=name, environment=environment, state=State.MISSING, ready=False, conditions=(condition,)
+    )
+
+
+def _unknown(kind: Noun, name: str, environment: str, why: Unknown) -> ObjectStatus:
+    condition = Condition(type=ConditionType.READY, status=None, reason="Unknown", message=why.reason)
+    return ObjectStatus(
+        kind=kind, name=name, environment=environment, state=State.UNKNOWN, ready=False, conditions=(condition,)
+    )
+
+
+def _artifact(
+    wanted: ArtifactRef, there: frozenset[str] | Unknown, environment: str, failures: Mapping[str, str]
+) -> ObjectStatus:
+    if isinstance(there, Unknown):
+        return _unknown(wanted.kind, wanted.name, environment, there)
+    if wanted.identity not in there:
+        return _missing(wanted.kind, wanted.name, environment, failures)
+    return ObjectStatus(
+        kind=wanted.kind,
+        name=wanted.name,
+        environment=environment,
+        state=State.PRESENT,
+        ready=True,
+        conditions=(Condition(type=ConditionType.READY, status=True, reason="Cached"),),
+        details={"id": wanted.identity},
+    )
+
+
+def _network(name: str, desired: DesiredState, observed: ObservedState, failures: Mapping[str, str]) -> ObjectStatus:
+    if isinstance(observed.bridges, Unknown):
+        return _unknown(Noun.NETWORK, name, observed.environment, observed.bridges)
+    bridge = observed.bridges.get(name)
+    if bridge is None:
+        return _missing(Noun.NETWORK, name, observed.environment, failures)
+    spec = desired.networks.get(name) or observed.networks[name]
+    return ObjectStatus(
+        kind=Noun.NETWORK,
+        name=name,
+        environment=observed.environment,
+        state=State.PRESENT if bridge.up else State.FAILED,
+        ready=bridge.up,
+        address=str(spec.gateway),
+        conditions=(Condition(type=ConditionType.READY, status=bridge.up, reason="Up" if bridge.up else "Down"),),
+        details={"interface": bridge.name, "cidr": str(spec.cidr), "mtu": bridge.mtu},
+    )
+
+
+def _volumes(desired: DesiredState, observed: ObservedState) -> list[ObjectStatus]:
+    used = {(vm.name, v.name) for vm in observed.vms.values() for v in vm.spec.volumes}
+    return [
+        ObjectStatus(
+            kind=Noun.VOLUME,
+            name=f"{volume.vm}/{volume.name}",
+            environment=observed.environment,
+            state=State.PRESENT if (volume.vm, volume.name) in used else State.DETACHED,
+            ready=True,
+            details={"size": volume.size},
+        )
+        for volume in observed.volumes
+    ]

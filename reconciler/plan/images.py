@@ -1,0 +1,25 @@
+"""Images: what the file declares and the cache lacks is built. What is cached needs nothing."""
+
+from __future__ import annotations
+
+from reconciler.model.actions import BuildImage
+from reconciler.model.desired import DesiredState, Image
+from reconciler.model.observed import ObservedState, Unknown
+from reconciler.model.plan import Held
+
+
+def plan_images(desired: DesiredState, observed: ObservedState) -> tuple[list[BuildImage], list[Held]]:
+    """One build per missing identity: two names of the same image are one artifact."""
+    if isinstance(observed.images, Unknown):
+        reason = f"the images in the cache cannot be read: {observed.images.reason}"
+        return [], [
+            Held(object=f"image/{name}", reason=reason, release="make the cache readable") for name in desired.images
+        ]
+    missing: dict[str, Image] = {}
+    for image in desired.images.values():
+        if image.id not in observed.images:
+            missing.setdefault(image.id, image)
+    return [
+        BuildImage(name=image.name, image=image, reason=f"images.{image.name} is not in the cache")
+        for image in missing.values()
+    ], []

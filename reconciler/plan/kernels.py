@@ -1,0 +1,25 @@
+"""Kernels: what the file declares and the cache lacks is fetched. What is cached needs nothing."""
+
+from __future__ import annotations
+
+from reconciler.model.actions import FetchKernel
+from reconciler.model.desired import DesiredState, Kernel
+from reconciler.model.observed import ObservedState, Unknown
+from reconciler.model.plan import Held
+
+
+def plan_kernels(desired: DesiredState, observed: ObservedState) -> tuple[list[FetchKernel], list[Held]]:
+    """One fetch per missing identity: two names of the same kernel are one artifact."""
+    if isinstance(observed.kernels, Unknown):
+        reason = f"the kernels in the cache cannot be read: {observed.kernels.reason}"
+        return [], [
+            Held(object=f"kernel/{name}", reason=reason, release="make the cache readable") for name in desired.kernels
+        ]
+    missing: dict[str, Kernel] = {}
+    for kernel in desired.kernels.values():
+        if kernel.id not in observed.kernels:
+            missing.setdefault(kernel.id, kernel)
+    return [
+        FetchKernel(name=kernel.name, kernel=kernel, reason=f"kernels.{kernel.name} is not in the cache")
+        for kernel in missing.values()
+    ], []

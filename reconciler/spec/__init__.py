@@ -1,0 +1,71 @@
+"""Turns a file into a `DesiredState`, or into the list of everything that is wrong with it.
+
+The promise: whatever the file holds, the answer is one of these two, within bounded time and memory. Nothing is
+written, no host state is read, and a file that is not right in every point yields no state at all.
+
+The stages, one module each: `source` reads bytes, `load` makes a tree with positions, `params` fills in `${x}`,
+`validate` holds the tree against schemas/banger.schema.json, `resolve` builds the model and checks what a schema
+cannot say. Importing this package brings none of them: the parser and the validator load on first use.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reconciler.spec.problems import Problem, SpecError
+
+if TYPE_CHECKING:
+    from reconciler.model.desired import DesiredState
+
+__all__ = ["Loaded", "Problem", "SpecError", "load_file", "load_text", "schema"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A valid file: what it asks for, the SHA-256 of its bytes in hex, and where it was read."""
+
+    desired: DesiredState
+    digest: str
+    path: Path
+
+
+def load_file(path: Path, overrides: Mapping[str, str] | None = None, env: Mapping[str, str] | None = None) -> Loaded:
+    """Reads, checks and resolves one file.
+
+    Parameters
+    ----------
+    path: the file; symbolic links are followed, anything but a regular file is refused without being opened.
+    overrides: values for declared `params`, as `--set` gives them; they beat `env`.
+    env: the environment in which `BANGER_PARAM_x` is looked up; the process's own by default.
+
+    Raises SpecError with every problem, sorted by position.
+    """
+    import hashlib  # noqa: PLC0415  # see the package's promise: importing it is cheap
+
+    from reconciler.spec.source import read  # noqa: PLC0415
+
+    data = read(path)
+    return Loaded(load_text(data, str(path), overrides, env), hashlib.sha256(data).hexdigest(), path)
+
+
+def load_text(
+    data: bytes, file: str, overrides: Mapping[str, str] | None = None, env: Mapping[str, str] | None = None
+) -> DesiredState:
+    """The same for bytes that are already read; `file` is what problems are reported against."""
+    from reconciler.spec.pipeline import desired_state  # noqa: PLC0415
+
+    return desired_state(data, file, overrides or {}, os.environ if env is None else env)
+
+
+def schema() -> dict[str, Any]:
+    """The published JSON schema of the file (draft 2020-12), parsed anew for each caller."""
+    import json  # noqa: PLC0415
+
+    from reconciler.spec.published import schema_text  # noqa: PLC0415
+
+    result: dict[str, Any] = json.loads(schema_text())
+    return result

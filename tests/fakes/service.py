@@ -1,0 +1,250 @@
+"""A `Service` that remembers what it was asked for and answers what a test gave it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reconciler.api.service import (
+    ApplyOptions,
+    ApplyResult,
+    Approve,
+    Reporter,
+    ServiceInfo,
+    Source,
+    TrashEntry,
+    VmRef,
+    VmVerb,
+    WaitFor,
+)
+from reconciler.lib.errors import UsageError
+from reconciler.model.actions import BuildImage, CreateVm, StartVm, StopVm, TrashVm
+from reconciler.model.desired import DesiredState, Image, Kernel, Vm
+from reconciler.model.events import Event
+from reconciler.model.nouns import Noun
+from reconciler.model.outcome import Outcome, Result
+from reconciler.model.plan import Held, Plan, Step
+from reconciler.model.status import Condition, ConditionType, ObjectStatus, State
+
+IMAGE = Image(name="base", suite="bookworm", packages=("git",), kernel="debian")
+KERNEL = Kernel(name="debian", suite="bookworm", package="linux-image-cloud-amd64")
+
+
+def vm_spec(name: str = "dev") -> Vm:
+    return Vm(
+        name=name,
+        image="base",
+        image_id=IMAGE.id,
+        kernel="debian",
+        kernel_id=KERNEL.id,
+        cpus=2,
+        memory=512 << 20,
+        disk=4 << 30,
+        network="user",
+    )
+
+
+def desired(environment: str = "demo") -> DesiredState:
+    vm = vm_spec()
+    return DesiredState(environment=environment, kernels={"debian": KERNEL}, images={"base": IMAGE}, vms={vm.name: vm})
+
+
+def vm_status(
+    name: str = "dev", environment: str = "demo", state: State = State.READY, message: str = "", **more: Any
+) -> ObjectStatus:
+    ready = state is State.READY
+    conditions = (Condition(type=ConditionType.READY, status=ready, reason="Probed", message=message),)
+    return ObjectStatus(
+        kind=Noun.VM,
+        name=name,
+        environment=environment,
+        state=state,
+        ready=ready,
+        address=more.pop("address", "127.0.0.1"),
+        conditions=conditions,
+        details=more,
+    )
+
+
+def creation(environment: str = "demo") -> Plan:
+    """A first apply: nothing is taken away."""
+    vm = vm_spec()
+    build = BuildImage(name="base", reason="not built yet", image=IMAGE)
+    create = CreateVm(name="dev", reason="new in the file", vm=vm, address=None)
+    start = StartVm(name="dev", reason="state: running", vm=vm, network=None, address=None)
+    return Plan(
+        environment=environment,
+        steps=(Step(build), Step(create, needs=(build.id,)), Step(start, needs=(create.id,))),
+    )
+
+
+def restart(environment: str = "demo") -> Plan:
+    """An edit of the memory."""
+    reason = "memory: 512MiB → 1GiB (restart)"
+    stop = StopVm(name="dev", reason=reason, restart=True)
+    start = StartVm(name="dev", reason=reason, vm=vm_spec(), network=None, address=None)
+    return Plan(environment=environment, steps=(Step(stop), Step(start, needs=(stop.id,))))
+
+
+def removal(environment: str = "demo") -> Plan:
+    trash = TrashVm(name="old", reason="no longer in the file; protect: false")
+    return Plan(environment=environment, steps=(Step(trash),))
+
+
+def held(environment: str = "demo") -> Plan:
+    return Plan(
+        environment=environment,
+        held=(Held(object="vm/dev", reason="image: base → other (recreate)", release="banger apply --allow-recreate"),),
+    )
+
+
+def event(id: int, message: str = "start vm dev", environment: str = "demo", **more: Any) -> Event:
+    given: dict[str, Any] = {
+        "at": 1000.0 + id,
+        "operation": "op1",
+        "object": "vm/dev",
+        "warning": False,
+        "reason": "Started",
+        **more,
+    }
+    return Event(id=id, environment=environment, message=message, **given)
+
+
+INFO = ServiceInfo(version="0", pid=1, state=Path("/nonexistent/state"), controller=False, since=1000.0)
+
+
+@dataclass
+class FakeService:
+    """Set the attributes that a test is about; `calls` holds every call as a tuple."""
+
+    objects: list[ObjectStatus] = field(default_factory=lambda: [vm_status()])
+    the_plan: Plan = field(default_factory=creation)
+    result: ApplyResult | None = None
+    error: BaseException | None = None
+    trashed: list[TrashEntry] = field(default_factory=list)
+    known: list[str] | None = None
+    log: Path = Path("/nonexistent/console.log")
+    argv: list[str] = field(default_factory=lambda: ["ssh", "-p", "2222", "root@127.0.0.1"])
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    closed: int = 0
+    happened: list[Event] = field(default_factory=list)
+    awaiting: dict[str, str] = field(default_factory=dict)
+    """The environments whose removals wait, by the digest that lets them go."""
+    paused: set[tuple[str, str | None]] = field(default_factory=set)
+    the_info: ServiceInfo = INFO
+
+    def _called(self, *call: Any) -> None:
+        self.calls.append(call)
+        if self.error is not None:
+            raise self.error
+
+    def plan(self, desired: DesiredState, options: ApplyOptions) -> Plan:
+        self._called("plan", desired.environment, options)
+        return self.the_plan
+
+    def apply(
+        self, desired: DesiredState, source: Source, options: ApplyOptions, reporter: Reporter, approve: Approve
+    ) -> ApplyResult:
+        self._called("apply", desired.environment, source, options)
+        return self._converge(reporter, approve)
+
+    def delete(self, environment: str, options: ApplyOptions, reporter: Reporter, approve: Approve) -> ApplyResult:
+        self._called("delete", environment, options)
+        return self._converge(reporter, approve)
+
+    def _converge(self, reporter: Reporter, approve: Approve) -> ApplyResult:
+        if self.the_plan.steps and not approve(self.the_plan):
+            return ApplyResult(plan=self.the_plan, approved=False)
+        outcomes = []
+        for step in self.the_plan.steps:
+            reporter.started(step)
+            reporter.progress(step, 0.5, "half way")
+            outcome = Outcome(step=step.id, object=step.action.object, result=Result.DONE, seconds=1.5)
+            reporter.finished(step, outcome)
+            outcomes.append(outcome)
+        return self.result or ApplyResult(plan=self.the_plan, outcomes=tuple(outcomes))
+
+    def environments(self) -> list[str]:
+        return sorted({o.environment for o in self.objects}) if self.known is None else self.known
+
+    def status(self, environment: str | None) -> list[ObjectStatus]:
+        self._called("status", environment)
+        return [o for o in self.objects if environment in (None, o.environment)]
+
+    def vms(self, environment: str | None) -> list[ObjectStatus]:
+        self._called("vms", environment)
+        return [o for o in self.objects if o.kind is Noun.VM and environment in (None, o.environment)]
+
+    def resolve(self, name: str, environment: str | None) -> VmRef:
+        self._called("resolve", name, environment)
+        if "/" in name:
+            environment, _, name = name.partition("/")
+        found = [o for o in self.objects if o.name == name and environment in (None, o.environment)]
+        if len(found) != 1:
+            raise UsageError(f"there is no vm {name}" if not found else f"vm {name} is in several environments")
+        return VmRef(environment=found[0].environment, name=name)
+
+    def wait(
+        self,
+        environment: str,
+        names: Sequence[str],
+        timeout: float | None,
+        reporter: Reporter,
+        condition: WaitFor = WaitFor.READY,
+    ) -> None:
+        more = () if condition is WaitFor.READY else (condition,)
+        self._called("wait", environment, tuple(names), timeout, *more)
+        reporter.waiting([vm for vm in self.objects if vm.environment == environment])
+
+    def vm(self, verb: VmVerb, ref: VmRef, options: ApplyOptions, reporter: Reporter) -> None:
+        self._called("vm", verb, str(ref), options)
+
+    def trash(self) -> list[TrashEntry]:
+        return self.trashed
+
+    def restore(
+        self, name: str, environment: str | None, entry: str | None, options: ApplyOptions, reporter: Reporter
+    ) -> VmRef:
+        self._called("restore", name, environment, entry, options)
+        return VmRef(environment=environment or "demo", name=name)
+
+    def ssh_argv(self, ref: VmRef, command: Sequence[str] | None, tty: bool | None) -> list[str]:
+        self._called("ssh_argv", str(ref), None if command is None else list(command), tty)
+        return [*self.argv, *(command or ())]
+
+    def console_log(self, ref: VmRef) -> Path:
+        return self.log
+
+    def events(self, environment: str | None, after: int | None, follow: bool) -> Iterator[Event]:
+        self._called("events", environment, after, follow)
+        found = [e for e in self.happened if environment in (None, e.environment)]
+        yield from found[-50:] if after is None else [e for e in found if e.id > after]
+
+    def approve(self, digest: str) -> str:
+        self._called("approve", digest)
+        if digest not in self.awaiting:
+            raise UsageError(
+                f"no plan waits for the approval {digest}", hint=f"waiting: {', '.join(self.awaiting) or 'none'}"
+            )
+        return self.awaiting.pop(digest)
+
+    def pause(self, environment: str, vm: str | None) -> bool:
+        self._called("pause", environment, vm)
+        changed = (environment, vm) not in self.paused
+        self.paused.add((environment, vm))
+        return changed
+
+    def resume(self, environment: str, vm: str | None) -> bool:
+        self._called("resume", environment, vm)
+        changed = (environment, vm) in self.paused
+        self.paused.discard((environment, vm))
+        return changed
+
+    def info(self) -> ServiceInfo:
+        self._called("info")
+        return self.the_info
+
+    def close(self) -> None:
+        self.closed += 1

@@ -1,0 +1,227 @@
+"""A model of a host: applies actions to an ObservedState the way the real ones change a real one.
+
+Foreign things are carried along in `foreign`, which no action can reach, and as unlabelled entries that the
+observation never shows; the tests compare them before and after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Interface
+
+from reconciler.model import actions as a
+from reconciler.model.changes import boot_facts, creation_facts
+from reconciler.model.ids import mac_address
+from reconciler.model.observed import ObservedState, ObservedVm, ObservedVolume, Unknown
+from reconciler.model.observed_links import ObservedBridge, ObservedTap
+from reconciler.model.outcome import Result
+from reconciler.model.plan import Plan
+
+
+def bridge_name(network: str) -> str:
+    return f"bgb-{network}"[:15]
+
+
+def tap_name(vm: str) -> str:
+    return f"bgt-{vm}"[:15]
+
+
+class RefusedError(Exception):
+    """What the host does not do, as the root helper or the disk driver would say."""
+
+
+class World:
+    """A mutable host around an immutable observation."""
+
+    def __init__(self, state: ObservedState) -> None:
+        self.state = state
+        self.trash: list[ObservedVm] = []
+        self.trashed_volumes: list[ObservedVolume] = []
+        self.killed: list[str] = []
+        self.silent: set[str] = set()
+        """VMs that never answer."""
+        self._next_pid = 10_000
+
+    def run(self, plan: Plan, fail: frozenset[str] = frozenset()) -> dict[str, Result]:
+        """Executes a plan in order; the steps named in `fail` fail, and what needs them is skipped."""
+        results: dict[str, Result] = {}
+        for step in plan.steps:
+            assert all(need in results for need in step.needs), f"{step.id} comes before what it needs"
+            if any(results[need] is not Result.DONE for need in step.needs):
+                results[step.id] = Result.SKIPPED
+            elif step.id in fail:
+                results[step.id] = Result.FAILED
+            else:
+                try:
+                    self.apply(step.action)
+                except RefusedError:
+                    results[step.id] = Result.FAILED
+                else:
+                    results[step.id] = Result.DONE
+        return results
+
+    def apply(self, action: a.Action) -> None:  # one case per member of a closed union
+        s = self.state
+        vms, bridges, taps = dict(s.vms), s.bridges, s.taps
+        assert not isinstance(bridges, Unknown) and not isinstance(taps, Unknown)
+        bridges, taps = dict(bridges), dict(taps)
+        assert not isinstance(s.images, Unknown) and not isinstance(s.kernels, Unknown)
+        match action:
+            case a.FetchKernel():
+                self.state = replace(s, kernels=s.kernels | {action.kernel.id})
+            case a.BuildImage():
+                self.state = replace(s, images=s.images | {action.image.id})
+            case a.EnsureBridge():
+                n = action.network
+                old = bridges.get(n.name)
+                if any(a.network.overlaps(n.cidr) for b in bridges.values() if b != old for a in b.addresses):
+                    # Recorded all the same: the entry comes first.
+                    self.state = replace(s, networks={**s.networks, n.name: n})
+                    raise RefusedError(f"{n.cidr} is taken")
+                bridges[n.name] = ObservedBridge(
+                    name=bridge_name(n.name),
+                    mtu=n.mtu,
+                    up=True,
+                    addresses=(IPv4Interface(f"{n.gateway}/{n.cidr.prefixlen}"),),
+                    ports=old.ports if old else (),
+                )
+                self.state = replace(s, bridges=bridges, networks={**s.networks, n.name: n})
+            case a.DeleteBridge():
+                gone = bridges.pop(action.name, None)
+                if gone:
+                    taps = {k: replace(t, master=None) if t.master == gone.name else t for k, t in taps.items()}
+                networks = {k: v for k, v in s.networks.items() if k != action.name}
+                self.state = replace(s, bridges=bridges, taps=taps, networks=networks)
+            case a.EnsureTap():
+                if action.network not in bridges:
+                    raise RefusedError("a tap needs its bridge")
+                old_tap = taps.get(action.name)
+                taps[action.name] = ObservedTap(
+                    name=tap_name(action.name),
+                    mtu=action.mtu,
+                    up=True,
+                    # Made under a running VMM it is not the one that it holds.
+                    carrier=old_tap.carrier if old_tap else False,
+                    master=bridges[action.network].name,
+                )
+                self.state = replace(s, taps=taps)
+            case a.DeleteTap():
+                assert not (action.name in vms and vms[action.name].running), "a running VM would lose its tap"
+                taps.pop(action.name, None)
+                self.state = replace(s, taps=taps)
+            case a.CreateVm():
+                old_vm = vms.get(action.name)
+                assert old_vm is None or not old_vm.disk, "never over an existing disk"
+                assert action.vm.image_id in s.images
+                self._address_is_free(action.name, action)
+                vms[action.name] = ObservedVm(
+                    name=action.name,
+                    id=f"id-{action.name}-{len(self.trash)}",
+                    spec=action.vm,
+                    mac=mac_address(s.install, s.environment, action.name),
+                    address=action.address,
+                    created=creation_facts(action.vm),
+                    disk=True,
+                    halted=old_vm.halted if old_vm else None,
+                    generation=old_vm.generation if old_vm else s.generation,
+                )
+                self.state = replace(s, vms=vms)
+            case a.UpdateVm():
+                vm = vms[action.name]
+                halted = None if action.release else vm.halted
+                vms[action.name] = replace(vm, spec=action.vm, address=action.address, halted=halted)
+                self.state = replace(s, vms=vms)
+            case a.StartVm():
+                vm = vms[action.name]
+                assert vm.disk and not vm.running
+                assert vm.created == creation_facts(action.vm) or vm.spec == action.vm
+                assert vm.spec.disk <= action.vm.disk or vm.spec.image_id != action.vm.image_id
+                assert action.vm.image_id in s.images and action.vm.kernel_id in s.kernels
+                self._address_is_free(action.name, action)
+                if action.vm.bridged:
+                    assert action.network is not None and action.address is not None
+                    assert action.address in action.network.cidr
+                    if action.network.name not in bridges:
+                        raise RefusedError("a tap needs its bridge")
+                    # Like the real start, which makes sure of the tap itself.
+                    taps[action.name] = ObservedTap(
+                        name=tap_name(action.name),
+                        mtu=action.network.mtu,
+                        up=True,
+                        carrier=True,
+                        master=bridges[action.network.name].name,
+                    )
+                self._next_pid += 1
+                booted = boot_facts(action.vm, action.network, action.address)
+                vms[action.name] = replace(
+                    vm,
+                    spec=action.vm,
+                    address=action.address,
+                    booted=booted,
+                    pid=self._next_pid,
+                    started_at=1.0,
+                    ready_at=None,
+                    halted=None,
+                    ended=None,
+                    uptime=0.0,
+                )
+                volumes = {(v.vm, v.name): v for v in s.volumes}
+                for v in action.vm.volumes:
+                    old_volume = volumes.get((action.name, v.name))
+                    assert old_volume is None or old_volume.size <= v.size, "a volume never shrinks"
+                    volumes[action.name, v.name] = ObservedVolume(vm=action.name, name=v.name, size=v.size)
+                self.state = replace(s, vms=vms, taps=taps, volumes=tuple(volumes.values()))
+            case a.StopVm():
+                vm = vms[action.name]
+                vms[action.name] = replace(
+                    vm,
+                    pid=None,
+                    started_at=None,
+                    ready_at=None,
+                    uptime=None,
+                    halted=action.halt or vm.halted,
+                )
+                if action.name in taps:
+                    taps[action.name] = replace(taps[action.name], carrier=False)
+                self.state = replace(s, vms=vms, taps=taps)
+            case a.AwaitReady():
+                vm = vms[action.name]
+                if not vm.running or action.name in self.silent:
+                    raise RefusedError("it does not answer")
+                vms[action.name] = replace(vm, ready_at=1.0)
+                self.state = replace(s, vms=vms)
+            case a.ApproveRemoval():
+                for name in action.vms:
+                    vms[name] = replace(vms[name], condemned=action.state)
+                self.state = replace(s, vms=vms)
+            case a.TrashVm():
+                vm = vms.pop(action.name)
+                assert not vm.running, "never while it runs"
+                self.trash.append(vm)
+                self.state = replace(s, vms=vms)
+                if action.with_volumes:
+                    self._trash_volumes(action.name)
+            case a.TrashVolumes():
+                self._trash_volumes(action.name)
+            case a.KillStray():
+                self.state = replace(s, strays=tuple(x for x in s.strays if x.pid != action.pid))
+            case a.SweepStaging():
+                self.state = replace(s, corpses=tuple(c for c in s.corpses if c != action.name))
+            case a.ForgetEnvironment() | a.RestoreVm():
+                pass
+
+    def _trash_volumes(self, vm: str) -> None:
+        self.trashed_volumes += [v for v in self.state.volumes if v.vm == vm]
+        self.state = replace(self.state, volumes=tuple(v for v in self.state.volumes if v.vm != vm))
+
+    def _address_is_free(self, name: str, action: a.CreateVm | a.StartVm) -> None:
+        users = [
+            vm.name
+            for vm in self.state.vms.values()
+            if vm.running
+            and vm.name != name
+            and action.address is not None
+            and vm.booted.get("address") == str(action.address)
+            and vm.spec.network == action.vm.network
+        ]
+        assert not users, f"{action.address} of {name} is in use by {users}"

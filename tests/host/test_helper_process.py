@@ -1,0 +1,290 @@
+"""The helper as a process: killed, orphaned, activated, shared by users and asked by many at once.
+
+Each test has a network namespace of its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import secrets
+import shutil
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.drivers.network import bridge
+from reconciler.drivers.network.connect import open_helper
+from reconciler.drivers.network.probe import read_links
+from reconciler.helper.client import HelperClient, HelperLostError
+from reconciler.helper.names import LinkKind
+from reconciler.helper.protocol import Code, EnsureBridge, EnsureTap, Refusal
+from reconciler.lib.errors import BangerError
+from tests.host.netns import (
+    CIDR,
+    IFF_NO_PI,
+    IFF_TAP,
+    IFF_VNET_HDR,
+    MARKS,
+    ROOT,
+    TUNSETIFF,
+    Activated,
+    Network,
+    Raw,
+    as_user,
+    helper_fixture,  # noqa: F401 - a fixture
+    install_fixture,  # noqa: F401 - a fixture
+    names,
+    namespace_fixture,  # noqa: F401 - a fixture
+    network_fixture,  # noqa: F401 - a fixture
+    owner,
+    shown,
+)
+
+pytestmark = MARKS
+
+LOCK = Path("/run/banger/helper.lock")
+
+
+def test_equal_requests_at_once_have_one_effect(install: str, tmp_path: Path) -> None:
+    clients = [open_helper(uid=0, log=tmp_path / "helper.log") for _ in range(4)]
+    answers: list[tuple[str, str]] = []
+
+    def ask(client: HelperClient) -> None:
+        asked = Network(client, install)
+        answers.append((asked.bridge(), asked.tap()))
+
+    threads = [threading.Thread(target=ask, args=(client,)) for client in clients for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 8
+    assert len(set(answers)) == 1
+    assert names() == set(answers[0])
+    audit = (tmp_path / "helper.log").read_text()
+    assert audit.count('outcome="changed"') == 2
+    assert audit.count('outcome="unchanged"') == 14
+    for client in clients:
+        client.close()
+
+
+def requests(install: str) -> tuple[EnsureBridge, EnsureTap]:
+    return (
+        EnsureBridge(install=install, environment="demo", network="lab", cidr=CIDR, mtu=1400),
+        EnsureTap(install=install, environment="demo", network="lab", vm="web", mtu=1400),
+    )
+
+
+# Dies at the nth step that touches the host, before or after it.
+SUICIDE = """
+import os, fcntl
+from reconciler.helper import ops
+steps = [0]
+def dying(step):
+    def call(*args, **more):
+        steps[0] += 1
+        if steps[0] == {nth} and {before}: os.kill(os.getpid(), 9)
+        result = step(*args, **more)
+        if steps[0] == {nth}: os.kill(os.getpid(), 9)
+        return result
+    return call
+ops.subprocess.run = dying(ops.subprocess.run)
+ops.fcntl.ioctl = dying(fcntl.ioctl)
+"""
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_killed_at_every_step(before: bool, network: Network, install: str) -> None:
+    for nth in range(1, 30):
+        raw = Raw(SUICIDE.format(nth=nth, before=before))
+        for request in requests(install):
+            raw.send(request)
+        raw.socket.shutdown(socket.SHUT_WR)
+        code = raw.process.wait(30)
+        raw.end()
+        _assert_converges(network, install)
+        if code == 0:
+            break  # fewer steps than that: every one was covered
+    assert nth > 10
+
+
+def test_killed_at_any_moment(network: Network, install: str) -> None:
+    for _ in range(50):
+        raw = Raw()
+        for request in requests(install):
+            raw.send(request)
+        time.sleep(random.uniform(0.01, 0.12))  # the moment, not a wait: start-up and both requests take about 0.1 s
+        raw.end()
+        _assert_converges(network, install)
+
+
+def _assert_converges(network: Network, install: str) -> None:
+    """Whatever is there is ours or a corpse; another network's request sweeps, and ours completes."""
+    left = names()
+    assert left <= {owner(install, LinkKind.BRIDGE, "lab").interface, owner(install, LinkKind.TAP, "web").interface}
+    swept = random.choice((True, False))
+    if swept:
+        bridge.delete(network.client, install=install, environment="demo", network="unrelated")
+        known = read_links(install)
+        assert names() == {link.name for link in (*known.bridges.values(), *known.taps.values())}
+    network.bridge()
+    network.tap()
+    found = read_links(install)
+    assert str(found.bridges["demo", "lab"].cidr) == CIDR
+    assert (found.bridges["demo", "lab"].up, found.taps["demo", "web"].up) == (True, True)
+    assert network.no_tap()
+    assert network.no_bridge()
+    assert names() == set()
+
+
+def test_a_command_that_outlives_its_helper_keeps_the_lock(network: Network, tmp_path: Path) -> None:
+    started, gate = tmp_path / "started", tmp_path / "gate"
+    os.mkfifo(started)
+    os.mkfifo(gate)
+    slow = tmp_path / "ip"
+    slow.write_text(
+        f'#!/bin/sh\ncase "$*" in "link add"*) echo > {started}; read _ < {gate};; esac\nexec {shutil.which("ip")} "$@"\n'
+    )
+    slow.chmod(0o755)
+    raw = Raw(f"from reconciler.helper import ops; ops._IP = ({str(slow)!r},)")
+    raw.send(requests(network.install)[0])
+    started.read_text()
+    raw.end()
+    with LOCK.open() as lock:
+        try:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            gate.write_text("go\n")
+        fcntl.flock(lock, fcntl.LOCK_EX)  # free once the command is done
+    _assert_converges(network, network.install)
+
+
+def test_a_client_survives_its_helper(network: Network, helper: HelperClient) -> None:
+    network.bridge()
+    child = helper._connection.process  # type: ignore[union-attr]
+    child.kill()
+    child.wait()
+    assert network.no_bridge()
+
+
+def test_the_helper_ends_with_its_parent(tmp_path: Path) -> None:
+    code = f"""
+import sys; sys.path.append({str(ROOT)!r})
+from pathlib import Path
+from reconciler.drivers.network.connect import open_helper
+client = open_helper(uid=0, log=Path({str(tmp_path)!r}) / "log")
+print(client._connection.process.pid, flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pidfd = os.pidfd_open(int(parent.stdout.readline()))
+        parent.kill()
+        import select
+
+        assert select.select([pidfd], [], [], 20)[0]
+        os.close(pidfd)
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Path]:
+    """A folder that other users may enter; pytest's own are private."""
+    folder = Path("/run") / f"banger-test-{secrets.token_hex(4)}"
+    folder.mkdir(mode=0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def activated(shared: Path) -> Iterator[Activated]:
+    found = Activated(shared)
+    yield found
+    assert found.stop() == 0
+
+
+def test_a_users_tap_is_that_users(activated: Activated, shared: Path, install: str) -> None:
+    # Some machines close /dev/net/tun to users; what is tested is the tap's own guard.
+    node = shared / "tun"
+    os.mknod(node, stat.S_IFCHR | 0o666, os.stat("/dev/net/tun").st_rdev)
+    node.chmod(0o666)
+
+    def make() -> str:
+        asked = Network(open_helper(activated.path), install)
+        asked.bridge()
+        return asked.tap()
+
+    def attached() -> str:
+        fd = os.open(node, os.O_RDWR)
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+        return "attached"
+
+    name = as_user(4321, make)
+    assert name == owner(install, LinkKind.TAP, "web", uid=4321).interface
+    assert as_user(4321, attached) == "attached"
+    assert "Operation not permitted" in as_user(4322, attached)
+    assert read_links(install, uid=4321).taps["demo", "web"].owner == 4321
+    assert read_links(install, uid=4322).taps == {}
+    assert "uid=4321" in activated.log.read_text()
+
+
+def test_users_do_not_reach_each_others_links(activated: Activated, install: str) -> None:
+    def take(cidr: str) -> str:
+        return Network(open_helper(activated.path), install).bridge(cidr)
+
+    mine = as_user(4321, lambda: take(CIDR))
+    before = shown()
+    assert as_user(4322, lambda: Network(open_helper(activated.path), install).no_bridge()) == "False"
+    assert "cidr-taken" in as_user(4322, lambda: _code(lambda: take(CIDR)))
+    assert shown() == before
+    other = as_user(4322, lambda: take("172.30.8.0/24"))
+    assert {mine, other} == names()
+    assert mine != other
+
+
+def _code(call: Callable[[], object]) -> str:
+    try:
+        return str(call())
+    except BangerError as error:
+        return error.cause
+
+
+def test_a_socket_passed_on_to_another_user(activated: Activated, install: str) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(activated.path))
+
+        def use() -> object:
+            class Passed:
+                socket = connection
+
+                def close(self) -> None: ...
+
+            client = HelperClient(Passed)
+            return client.delete_tap(install=install, environment="demo", vm="web")
+
+        assert as_user(4321, use) == f"Refusal: {Code.BAD_IDENTITY}"
+    assert as_user(65534, lambda: _code(lambda: Network(open_helper(activated.path), install).no_tap())).endswith(
+        f"({Code.BAD_IDENTITY})"
+    )
+
+
+def test_a_refusal_of_the_kernel_is_a_failure_that_says_what(install: str) -> None:
+    raw = Raw("import os; import reconciler.helper.server, encodings.idna, pwd; os.setgid(4321); os.setuid(4321)")
+    client = HelperClient(lambda: raw)
+    with pytest.raises((Refusal, HelperLostError)) as caught:
+        client.ensure_bridge(install=install, environment="demo", network="lab", cidr=CIDR, mtu=1500)
+    assert "helper.lock" in str(caught.value)
+    raw.end()
+    assert names() == set()
