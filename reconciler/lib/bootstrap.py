@@ -29,9 +29,10 @@ _BOX = ("--pid", "--mount", "--fork", "--kill-child=KILL", "--mount-proc")
 _USER = ("--user", "--map-root-user", "--map-auto")
 
 # Asks apt, before hundreds of packages are fetched, whether it can install what is wanted: a misspelt name fails
-# after a second instead of at the end. $1 is the root, and mmdebstrap tells the place of its apt.conf.
+# after a second instead of at the end. $1 is the root, and mmdebstrap tells the place of its apt.conf; in the
+# root is the one folder for temporary files that apt's user is sure to be able to write.
 _PRECHECK = (
-    'export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"; '
+    'export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" TMPDIR="$1/tmp"; '
     "apt-get update -qq --error-on=any >&2 && apt-get install -qq --simulate {packages} >/dev/null"
 )
 
@@ -110,7 +111,7 @@ def bootstrap(
     debian.check_names(wanted.suite, wanted.packages)
     for program, package in (("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux"), ("gpgv", "gpgv")):
         require(program, package)
-    sources = debian.sources(wanted.suite)
+    sources = debian.sources(wanted.suite, scratch)
     argv = [*sandbox(), *_mmdebstrap(wanted, sources, with_tar=into is not None)]
     lines: list[str] = []
     steps: list[tuple[float, str]] = []

@@ -70,15 +70,20 @@ class Source:
         return f"deb [signed-by={KEYRING}] {self.uri} {self.suite} {' '.join(self.components)}"
 
 
-def sources(suite: str) -> tuple[Source, ...]:
+def sources(suite: str, scratch: Path | None = None) -> tuple[Source, ...]:
     """The sources of a suite, after the host's own apt configuration.
+
+    Parameters
+    ----------
+    scratch: where apt takes signed lists apart, instead of in /tmp, which a host may have closed to its users.
 
     Raises BangerError if there is no apt, no Debian archive in its configuration, or no Debian keyring.
     """
     require("apt-get", "apt")
     if not KEYRING.is_file():
         raise BangerError(f"{KEYRING} is missing", hint="apt-get install debian-archive-keyring")
-    listing = run(["apt-get", "indextargets", "--format", _FORMAT, "Created-By: Packages"])
+    environment = {"TMPDIR": str(scratch)} if scratch else None
+    listing = run(["apt-get", "indextargets", "--format", _FORMAT, "Created-By: Packages"], env=environment)
     return select(parse_targets(listing.stdout.decode()), suite)
 
 

@@ -72,6 +72,7 @@ print((home / "left").stat().st_uid)
 remove_tree(home / "left")
 print((home / "left").exists(), (home / "protocols").stat().st_uid, sorted(p.name for p in scratch.iterdir()))
 """
+CLOSED_TMP = 'mount -t tmpfs -o mode=755 none /tmp && exec "$@"'
 
 
 def home_paths(home: Path) -> Paths:
@@ -258,7 +259,7 @@ def normal_user() -> Iterator[pwd.struct_passwd]:
 
 
 def test_a_normal_user_needs_no_root(normal_user: pwd.struct_passwd) -> None:
-    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:  # pytest's own folders are closed to others
         base = Path(folder)
         base.chmod(0o755)
         shutil.copytree(Path(reconciler.__file__).parent / "lib", base / "reconciler/lib")
@@ -266,12 +267,24 @@ def test_a_normal_user_needs_no_root(normal_user: pwd.struct_passwd) -> None:
         home = base / "home"
         home.mkdir()
         os.chown(home, normal_user.pw_uid, normal_user.pw_gid)
+        become = ["setpriv", f"--reuid={normal_user.pw_uid}", f"--regid={normal_user.pw_gid}", "--clear-groups", "--"]
         done = subprocess.run(
-            ["/usr/bin/python3", "-B", "-c", USER_CHILD, home],
+            # Nor a /tmp that is open to users: some hosts have none.
+            [
+                "unshare",
+                "--mount",
+                "sh",
+                "-c",
+                CLOSED_TMP,
+                "sh",
+                *become,
+                "/usr/bin/python3",
+                "-B",
+                "-c",
+                USER_CHILD,
+                home,
+            ],
             env={"PATH": os.environ["PATH"], "PYTHONPATH": folder, "HOME": str(home), "USER": normal_user.pw_name},
-            user=normal_user.pw_uid,
-            group=normal_user.pw_gid,
-            extra_groups=[],
             cwd="/",
             capture_output=True,
             text=True,
