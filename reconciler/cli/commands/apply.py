@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
 from reconciler.api.service import ApplyOptions, Source
-from reconciler.cli import planfile, target, wire
+from reconciler.cli import target, wire
 from reconciler.cli.converge import approval, conclude, finish
 from reconciler.cli.options import (
     Output,
@@ -26,7 +27,9 @@ from reconciler.cli.render import objects
 from reconciler.cli.reporter import reporting
 from reconciler.cli.terminal import invocation, say
 from reconciler.lib.errors import BangerError, UsageError
-from reconciler.model.desired import DesiredState
+
+if TYPE_CHECKING:
+    from reconciler.model.desired import DesiredState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,8 @@ def apply(
 
 
 def _saved(ctx: click.Context, path: Path) -> _Request:
+    from reconciler.cli import planfile  # noqa: PLC0415  # brings every action, which a bad file has no use for
+
     for parameter in ("file", "settings", "allow_recreate"):
         if ctx.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
             raise UsageError(
