@@ -130,26 +130,29 @@ class Qemu:
     def _settled(self, boot: Boot) -> Vmm | None:
         """The VMM that runs this VM, if it is there to stay.
 
-        A launch whose banger was killed in the middle still shows a VMM, which ends as soon as it would tell its
-        parent that it is ready. It has not served QMP by then; one that does is past that point.
+        A launch whose banger was killed in the middle goes on, or ends as soon as it would tell its parent that it is
+        ready. While it daemonizes it shows two processes, of which the first may be all that there is to find, and
+        ends when the second takes over. So whoever serves QMP is looked up once more, and nobody is gone for good
+        before no process has the stamp.
         """
-        vmm = self._running(boot)
-        fd = probe.pidfd(vmm) if vmm else None
-        if vmm is None or fd is None:
-            return None
-        try:
-            end = time.monotonic() + _SETTLE_SECONDS
-            while (left := end - time.monotonic()) > 0:
-                try:
-                    Qmp(boot.paths.qmp, left).close()
+        end = time.monotonic() + _SETTLE_SECONDS
+        while (vmm := self._running(boot)) is not None:
+            fd = probe.pidfd(vmm)
+            if fd is None:
+                continue
+            try:
+                left = end - time.monotonic()
+                if left <= 0:
+                    # Alive and silent: hung, or busy with another client. It has the VM's disks either way.
                     return vmm
-                except (QmpError, QmpCommandError):
-                    if probe.wait(fd, _SETTLE_EVERY):
-                        return None
-            # Alive and silent: hung, or busy with another client. It has the VM's disks either way.
-            return vmm
-        finally:
-            os.close(fd)
+                Qmp(boot.paths.qmp, left).close()
+                if self._running(boot) == vmm:
+                    return vmm
+            except (QmpError, QmpCommandError):
+                probe.wait(fd, _SETTLE_EVERY)
+            finally:
+                os.close(fd)
+        return None
 
     def _launch(self, boot: Boot, accelerator: Accelerator) -> Vmm:
         _require_tap(boot)
