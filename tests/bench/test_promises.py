@@ -26,7 +26,7 @@ from reconciler.store.db import Database
 from reconciler.store.inventory import Inventory, VmRow
 from tests.bench.conftest import Measurement, Record
 from tests.host.home import Home
-from tests.host.rawqemu import Disk, free_port, raw_qemu_argv, running
+from tests.host.rawqemu import TSC, Disk, free_port, raw_qemu_argv, running
 from tests.spec.test_hostile_files import FILES
 
 pytestmark = pytest.mark.bench
@@ -83,7 +83,7 @@ def test_cold_start_costs_little_beside_the_raw_command(home: Home, tmp_path: Pa
                 Disk("config", kept, True),
                 Disk("modules", kernel / "modules.squashfs", True),
             ],
-            command_line="console=ttyS0 reboot=t panic=-1 quiet net.ifnames=0 tsc_early_khz=1000000",
+            command_line=f"console=ttyS0 reboot=t panic=-1 quiet net.ifnames=0 {TSC}",
             netdev=f"user,hostfwd=tcp:127.0.0.1:{port}-:22",
             mac=mac,
         )

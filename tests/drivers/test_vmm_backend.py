@@ -14,7 +14,7 @@ from reconciler.lib.errors import BangerError
 from reconciler.lib.paths import VmPaths
 from reconciler.lib.units import GIB, MIB
 
-TCG = Accelerator(AcceleratorKind.TCG)
+TCG = Accelerator(AcceleratorKind.TCG, tsc_khz=2_596_138)
 KVM = Accelerator(AcceleratorKind.KVM)
 MAC = "02:00:00:00:00:01"
 
@@ -106,7 +106,8 @@ def test_the_whole_command_line(boot: Boot, tmp_path: Path) -> None:
         f"socket,id=serial0,path=/run/serial.sock,server=on,wait=off,logfile={tmp_path}/root/console.log,logappend=on",
         *("-serial", "chardev:serial0", "-qmp", "unix:/run/qmp.sock,server=on,wait=off"),
         *("-kernel", f"{tmp_path}/vmlinux", "-initrd", f"{tmp_path}/initrd", "-append"),
-        "console=ttyS0 reboot=t panic=-1 quiet net.ifnames=0 sysrq_always_enabled=1 tsc_early_khz=1000000 banger.x=1",
+        "console=ttyS0 reboot=t panic=-1 quiet net.ifnames=0 sysrq_always_enabled=1 "
+        "tsc_early_khz=2596138 tsc=reliable banger.x=1",
         "-drive",
         f"id=disk0,file.driver=file,file.filename={tmp_path}/root.squashfs,format=raw,if=none,readonly=on",
         *("-device", "virtio-blk-device,drive=disk0,serial=root", "-drive"),
@@ -123,7 +124,7 @@ def test_kvm_gets_no_tcg_options(boot: Boot) -> None:
     words = cmdline.argv(boot, KVM, run="/run", root="/root")
     assert words[words.index("-accel") + 1] == "kvm"
     assert words[words.index("-cpu") + 1] == "host"
-    assert not any("tsc_early_khz" in word or "tb-size" in word for word in words)
+    assert not any("tsc" in word or "tb-size" in word for word in words)
 
 
 def test_commas_in_paths_are_doubled(boot: Boot, tmp_path: Path) -> None:

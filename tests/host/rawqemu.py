@@ -10,8 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-COMMAND_LINE = "console=ttyS0 reboot=t panic=-1 quiet tsc_early_khz=1000000"
-"""TCG's time stamp counter runs at 1 GHz; a kernel that has to find that out hangs now and then."""
+from reconciler.drivers.vmm.tsc import host_tsc_khz
+
+TSC = f"tsc_early_khz={host_tsc_khz()} tsc=reliable"
+"""TCG's time stamp counter is the host's; a kernel that has to find out its rate hangs now and then."""
+
+COMMAND_LINE = f"console=ttyS0 reboot=t panic=-1 quiet {TSC}"
 
 
 @dataclass(frozen=True)

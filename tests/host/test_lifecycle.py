@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,13 @@ def test_from_nothing_to_ssh_and_a_second_apply_changes_nothing(home: Home) -> N
     for code in (0, 1, 7, 255):
         assert home.run("exec", "dev", "--", "sh", "-c", f"exit {code}", check=False).returncode == code
     assert home.exec("dev", "printf", "%s|", "a b", "$HOME", "'", "*") == "a b|$HOME|'|*|"
+
+    # The guest's clock is the host's: its seconds are as long, and it can sleep without ticking.
+    began = time.monotonic()
+    home.exec("dev", "sleep", "3")
+    assert time.monotonic() - began >= 3
+    clock = home.exec("dev", "cat", "/sys/devices/system/clocksource/clocksource0/current_clocksource")
+    assert clock in ("tsc", "kvm-clock")
 
     before = snapshot(home.root / "state")
     assert home.planned() == []

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.drivers.vmm import accel, disks, probe
-from reconciler.drivers.vmm.backend import Accelerator, AcceleratorKind, Boot, Disk, Forward, Nic, StopOutcome
+from reconciler.drivers.vmm.backend import Boot, Disk, Forward, Nic, StopOutcome
 from reconciler.drivers.vmm.probe import Vmm
 from reconciler.drivers.vmm.qemu import Qemu
 from reconciler.lib.errors import BangerError
@@ -30,7 +30,7 @@ from tests.host.rawqemu import free_port, qmp_command
 
 pytestmark = pytest.mark.host
 
-TCG = Accelerator(AcceleratorKind.TCG)
+TCG = accel.emulated("a test")
 INSTALL = f"test{os.getpid()}"
 PATIENCE = 60.0
 READY = b"guest is ready"
@@ -273,11 +273,11 @@ def test_a_paused_vm_goes_on_to_shut_down(lab: Lab) -> None:
 
 START_AND_HANG = """
 import pickle, sys, time
-from reconciler.drivers.vmm.backend import Accelerator, AcceleratorKind
+from reconciler.drivers.vmm import accel
 from reconciler.drivers.vmm.qemu import Qemu
 boot = pickle.load(sys.stdin.buffer)
 print("starting", flush=True)
-Qemu().start(boot, Accelerator(AcceleratorKind.TCG))
+Qemu().start(boot, accel.emulated("a test"))
 print("started", flush=True)
 time.sleep(1000)
 """

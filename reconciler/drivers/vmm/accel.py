@@ -16,6 +16,7 @@ from typing import Any
 
 from reconciler.drivers.vmm import cmdline, tinyguest
 from reconciler.drivers.vmm.backend import Accelerator, AcceleratorKind
+from reconciler.drivers.vmm.tsc import host_tsc_khz
 from reconciler.lib import atomic
 from reconciler.lib.clock import boot_id
 from reconciler.lib.errors import BangerError
@@ -53,7 +54,7 @@ def choose(vmlinux: Path, *, cache: Path, requested: AcceleratorKind | None = No
     """
     require(cmdline.PROGRAM, cmdline.PACKAGE)
     if requested is AcceleratorKind.TCG:
-        return Accelerator(AcceleratorKind.TCG, ("tcg was asked for",))
+        return emulated("tcg was asked for")
     device = _device()
     if not device.ok:
         works, reason = False, device.reason
@@ -63,7 +64,12 @@ def choose(vmlinux: Path, *, cache: Path, requested: AcceleratorKind | None = No
         return Accelerator(AcceleratorKind.KVM, (reason,))
     if requested is AcceleratorKind.KVM:
         raise BangerError(f"KVM does not work here: {reason}", hint=f"use tcg, or mend it and remove {cache}")
-    return Accelerator(AcceleratorKind.TCG, (reason,))
+    return emulated(reason)
+
+
+def emulated(reason: str) -> Accelerator:
+    """TCG, chosen for this reason, with what its guests have to know of this host."""
+    return Accelerator(AcceleratorKind.TCG, (reason,), host_tsc_khz())
 
 
 def explain(vmlinux: Path | None, *, cache: Path) -> list[Check]:

@@ -47,10 +47,14 @@ class AcceleratorKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """The choice, and each consideration that led to it, as sentences."""
+    """The choice, and each consideration that led to it, as sentences.
+
+    `tsc_khz` is the rate of the guest's time stamp counter where the guest has to be told (`tsc.host_tsc_khz`).
+    """
 
     kind: AcceleratorKind
     reasons: tuple[str, ...] = ()
+    tsc_khz: int | None = None
 
 
 class StopOutcome(StrEnum):

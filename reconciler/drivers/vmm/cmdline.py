@@ -28,8 +28,6 @@ _KERNEL = (
     # Stopping may need the emergency sync over the serial line, whatever kernel.sysrq the guest has set.
     "sysrq_always_enabled=1",
 )
-# TCG's TSC ticks at 1 GHz. Without being told so, the guest measures it, and on a busy host may hang doing that.
-_KERNEL_TCG = ("tsc_early_khz=1000000",)
 # A guest that runs out of memory takes some back before it kills a process; pages that it does not use go back to the
 # host by themselves (Linux: drivers/virtio/virtio_balloon.c, mm/page_reporting.c).
 _BALLOON = "deflate-on-oom=on,free-page-reporting=on"
@@ -37,8 +35,17 @@ _BALLOON = "deflate-on-oom=on,free-page-reporting=on"
 
 def kernel_cmdline(boot_cmdline: str, accelerator: Accelerator) -> str:
     """The whole kernel command line; what the caller adds comes last, so that it wins."""
-    tcg = _KERNEL_TCG if accelerator.kind.emulated else ()
-    return " ".join((*_KERNEL, *tcg, *boot_cmdline.split()))
+    return " ".join((*_KERNEL, *_clock(accelerator.tsc_khz), *boot_cmdline.split()))
+
+
+def _clock(tsc_khz: int | None) -> tuple[str, ...]:
+    """An emulated guest's words about its time stamp counter, the only good clock that it has.
+
+    Without the rate the guest measures it, and on a busy host may hang doing that. `reliable` (Linux: kernel-parameters,
+    `tsc=`): else two processors that were not scheduled at once look like two counters that drift apart, the guest
+    falls back to counting ticks, and can neither sleep without a tick nor wake between two.
+    """
+    return () if tsc_khz is None else (f"tsc_early_khz={tsc_khz}", "tsc=reliable")
 
 
 def argv(boot: Boot, accelerator: Accelerator, *, run: str, root: str) -> list[str]:
