@@ -78,7 +78,7 @@ up: install ## Apply banger.yaml.example and say how to get in
 test: install-dev ## Run every test, the ones with real VMs last
 	$(BIN)/pytest -n auto -m "not host and not bench"
 	BANGER_EXAMPLES=10000 $(BIN)/pytest -n auto -k fixed_point tests/plan/test_properties.py
-	$(BIN)/pytest -m "host and not bench" --durations=15
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m "host and not bench" --durations=15
 
 .PHONY: test-fast
 test-fast: install-dev ## Run the tests that need neither root nor VMs
