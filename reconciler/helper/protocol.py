@@ -162,10 +162,9 @@ def decode_request(payload: bytes) -> Envelope:
     if message.get("version") != VERSION or type(message["version"]) is not int:
         raise Refusal(Code.BAD_VERSION, f"this helper speaks version {VERSION}")
     envelope = typed(message, {"version": int, "id": str, "operation": str, "op": str, "args": dict}, "the request")
-    try:
-        op = Op(envelope["op"])
-    except ValueError:
-        raise Refusal(Code.UNKNOWN_OPERATION, f"there is no operation {envelope['op'][:40]!r}") from None
+    op = next((op for op in Op if op == envelope["op"]), None)
+    if op is None:
+        raise Refusal(Code.UNKNOWN_OPERATION, f"there is no operation {envelope['op'][:40]!r}")
     hints = _hints(Request)
     arguments = typed(envelope["args"], {name: hints[name] for name in op.fields}, op)
     return Envelope(envelope["id"], envelope["operation"], Request(op=op, **arguments))
