@@ -62,12 +62,14 @@ def settle(run: Runner, tables: Tables, hosts: Iterable[str], *, dry: bool = Fal
     if record is None and any(read(f"ipv4/conf/{name}/forwarding") == "1" for name, _ in ours):
         # Somebody flushed all rules, the record with them. An interface that forwards by itself is our doing.
         old4 = {name for name in hosts if read(f"ipv4/conf/{name}/forwarding") == "1"}
+        # And for IPv6 nobody but us sets what interfaces to come start with.
+        old6 = {_ALL6, *_listening_to_routers("2")} if read("ipv6/conf/default/accept_ra") == "2" else old6
     new4, new6 = set[str](), set[str]()
     theirs4 = read("ipv4/conf/all/forwarding") == "1"
     if any("chain postrouting" in text for _, text in ours) and not theirs4:
         new4 = old4 | {name for name in hosts if read(f"ipv4/conf/{name}/forwarding") == "0"}
     if any("ip6 saddr" in text for _, text in ours) and (_ALL6 in old6 or read("ipv6/conf/all/forwarding") == "0"):
-        new6 = old6 | {_ALL6, *_listening_to_routers()}
+        new6 = old6 | {_ALL6, *_listening_to_routers("1")}
     off = [(f"ipv4/conf/{name}/forwarding", "0") for name in sorted(old4 - new4) if not theirs4]
     off += [("ipv6/conf/all/forwarding", "0")] if _ALL6 in old6 - new6 else []
     off += [(f"ipv6/conf/{name}/accept_ra", "1") for name in sorted(old6 - new6 - {_ALL6})]
@@ -86,16 +88,10 @@ def settle(run: Runner, tables: Tables, hosts: Iterable[str], *, dry: bool = Fal
     return rewrite or any(changed)
 
 
-def _listening_to_routers() -> list[str]:
-    found = [path.parent.name for path in (_SYSCTL / "ipv6/conf").glob("*/accept_ra")]
-    return [
-        name
-        for name in found
-        if name not in ("all", "lo")
-        and not managed(name)
-        and _PLAIN.fullmatch(name)
-        and read(f"ipv6/conf/{name}/accept_ra") == "1"
-    ]
+def _listening_to_routers(how: str) -> list[str]:
+    names = [path.parent.name for path in (_SYSCTL / "ipv6/conf").glob("*/accept_ra")]
+    names = [name for name in names if name not in ("all", "lo") and not managed(name) and _PLAIN.fullmatch(name)]
+    return [name for name in names if read(f"ipv6/conf/{name}/accept_ra") == how]
 
 
 def _recorded(text: str | None, name: str) -> set[str]:

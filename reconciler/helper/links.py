@@ -56,8 +56,7 @@ class World:
         return [link for link in self.links.values() if link.master == bridge.index]
 
     def addresses_of(self, link: Link) -> list[Interface]:
-        """A link's addresses, without what IPv6 gives to every link."""
-        return [found for index, found in self.addresses if index == link.index and not found.is_link_local]
+        return [found for index, found in self.addresses if index == link.index]
 
     def gateway(self, owner: LinkOwner) -> IPv4Address:
         """The IPv4 address of a bridge; Refusal if it has none."""

@@ -28,17 +28,17 @@ _IFLA_NAME, _IFLA_LINKINFO, _IFLA_EXT_MASK = 3, 18, 29
 _SKIP_STATS = struct.pack("=HHI", 8, _IFLA_EXT_MASK, 8)
 _UP = 1
 _GETGEN = 10 << 8 | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN
-_NETLINK_NETFILTER, _NFTABLES_GROUP = 12, 7
-_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_NETLINK_NETFILTER, _NFTABLES_GROUP = 12, 1 << 7 - 1  # NFNLGRP_NFTABLES, as a bit
 _NUMBERS = {"mtu": 4, "master": 10, "group": 27}
 
 
 class Netlink:
     """A socket to one of netlink's families."""
 
-    def __init__(self, family: int) -> None:
+    def __init__(self, family: int, groups: int = 0) -> None:
         self._sequence = 0
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, family)
+        self.socket.bind((0, groups))
 
     def __enter__(self) -> Self:
         return self
@@ -114,14 +114,14 @@ class Routing(Netlink):
         self.ask(_NEWLINK, body, _ACK | _CREATE)
 
     def set(self, index: int, changes: Changes, *, ipv6: bool) -> None:
-        """Changes a link; whoever gets an alias gets no link-local IPv6 address either."""
-        up = _UP if changes.get("up") else 0
-        body = _LINK.pack(0, 0, index, up, up) + _encode(changes)
+        """Changes a link; whoever gets an alias is kept from having a link-local IPv6 address, before it is up."""
         if ipv6 and "alias" in changes:
             # Without such an address the host is no neighbour that guests could reach around the rules.
             # IFLA_AF_SPEC { AF_INET6 { IFLA_INET6_ADDR_GEN_MODE: none } }
-            body += _attribute(26, _attribute(socket.AF_INET6, _attribute(8, b"\1")))
-        self.ask(_SETLINK, body)
+            none = _attribute(26, _attribute(socket.AF_INET6, _attribute(8, b"\1")))
+            self.ask(_SETLINK, _LINK.pack(0, 0, index, 0, 0) + none)
+        up = _UP if changes.get("up") else 0
+        self.ask(_SETLINK, _LINK.pack(0, 0, index, up, up) + _encode(changes))
 
     def delete(self, index: int) -> None:
         self.ask(_DELLINK, _LINK.pack(0, 0, index, 0, 0))
@@ -144,9 +144,7 @@ class Rules(Netlink):
     """What nftables tells of itself; `watch` to have the socket readable when rules change."""
 
     def __init__(self, *, watch: bool = False) -> None:
-        super().__init__(_NETLINK_NETFILTER)
-        if watch:
-            self.socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES_GROUP)
+        super().__init__(_NETLINK_NETFILTER, _NFTABLES_GROUP if watch else 0)
 
     def generation(self) -> int:
         """The number of the present rules; every transaction that changes some adds one."""

@@ -54,7 +54,7 @@ def stamp(tables: Tables, name: str) -> tuple[str, bool]:
 def fingerprint(tables: Tables, name: str) -> str:
     """16 hex digits that tell whether a network's tables are the same, but for addresses that names led to."""
     text = "".join(tables.get((family, name), "") for family in ("inet", "bridge"))
-    return _digest(_NAMES.sub("", _STAMP.sub("", text)).strip())[:16]
+    return _digest(" ".join(_NAMES.sub("", _STAMP.sub("", text)).split()))[:16]
 
 
 def published(text: str) -> set[tuple[str, str, int]]:

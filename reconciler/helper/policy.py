@@ -25,6 +25,8 @@ OVERFLOW_UID = 65534  # what the kernel shows for a uid that this user namespace
 _PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))  # RFC 1918
 _LOCAL6 = IPv6Network("fd00::/8")  # RFC 4193
 
+_LINK_LOCAL = IPv6Interface("fe80::1/64")
+
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _OPERATION = re.compile(r"[A-Za-z0-9._:/-]{0,128}")
 _PLAIN_CIDR = re.compile(r"[0-9.]{7,15}/[0-9]{1,2}")
@@ -93,7 +95,8 @@ def gateways(request: Request) -> list[Interface]:
             raise Refusal(Code.BAD_CIDR, str(problem)[:200]) from None
         if str(cidr6) != request.cidr6 or cidr6.prefixlen != 64 or not cidr6.subnet_of(_LOCAL6):
             raise Refusal(Code.BAD_CIDR, f"{request.cidr6[:60]!r} is not a /64 inside {_LOCAL6}, in its short spelling")
-        found.append(IPv6Interface((cidr6[1], 64)))
+        # The kernel forwards to no neighbour on a link where it has no link-local address to ask from.
+        found += [IPv6Interface((cidr6[1], 64)), _LINK_LOCAL]
     return found
 
 
@@ -236,7 +239,7 @@ def _refuse_over_quota(owner: LinkOwner, found: int, most: int) -> None:
 
 
 def _refuse_overlap(address: Interface, link: Link | None, world: World) -> None:
-    if link is not None and address in world.addresses_of(link):
+    if address == _LINK_LOCAL or (link is not None and address in world.addresses_of(link)):
         return  # claims nothing new: a VPN that came up later must not stop the repair of what was there before
     own = link.index if link else 0
     for index, taken in world.addresses:
