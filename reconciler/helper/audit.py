@@ -13,7 +13,7 @@ def record(**facts: object) -> None:
     """Writes the line in one write(2), so that lines of several threads do not mix. A full disk stops no request."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     # json.dumps: whatever a peer put into a field stays on this line.
-    line = f"{stamp} banger-helper " + " ".join(f"{key}={json.dumps(value or '-')}" for key, value in facts.items())
+    line = f"{stamp} banger-helper " + " ".join(f"{key}={json.dumps(value)}" for key, value in facts.items())
     try:
         os.write(_STDERR, line.encode() + b"\n")
     except OSError:

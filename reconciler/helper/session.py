@@ -117,7 +117,7 @@ class Session:
             uid=self.peer.uid,
             pid=self.peer.pid,
             request=identity or "-",
-            operation=envelope.operation if envelope else "-",
+            operation=(envelope and envelope.operation) or "-",
             op=envelope.request.op if envelope else "-",
             object=subject,
             outcome=f"refused {outcome.code}: {outcome.message}" if isinstance(outcome, Refusal) else result,

@@ -108,12 +108,18 @@ class Outside(Space):
             check=True,
             pass_fds=[self.fd],
         )
-        for space, device, four, six in ((host, "up0", self.HOST, self.HOST6), (self, "eth0", self.ADDRESS, self.ADDRESS6)):
+        for space, device, four, six in (
+            (host, "up0", self.HOST, self.HOST6),
+            (self, "eth0", self.ADDRESS, self.ADDRESS6),
+        ):
             space.ip(f"addr add {four}/24 dev {device}")
             space.ip(f"addr add {six}/64 dev {device} nodad")
             space.ip(f"link set {device} up")
         # A veth that has just come up may miss the first solicitation, and the next one follows a second later.
-        macs = [json.loads(space.ip(f"-j link show {device}"))[0]["address"] for space, device in ((host, "up0"), (self, "eth0"))]
+        macs = [
+            json.loads(space.ip(f"-j link show {device}"))[0]["address"]
+            for space, device in ((host, "up0"), (self, "eth0"))
+        ]
         host.ip(f"neigh add {self.ADDRESS6} lladdr {macs[1]} dev up0")
         self.ip(f"neigh add {self.HOST6} lladdr {macs[0]} dev eth0")
 
@@ -121,7 +127,9 @@ class Outside(Space):
 class Guest(Space):
     """What a VM is to the network: the far side of its tap."""
 
-    def __init__(self, tap: str, install: str, vm: str, address: str, gateway: str, address6: str = "", gateway6: str = ""):
+    def __init__(
+        self, tap: str, install: str, vm: str, address: str, gateway: str, address6: str = "", gateway6: str = ""
+    ):
         super().__init__()
         self.address, self.address6, self.mac = address, address6, mac_address(install, "demo", vm)
         near = attach(tap)
@@ -177,7 +185,9 @@ def arp(source: str, sender_mac: str, sender: str, target: str) -> bytes:
 def ipv4(source: str, target: str) -> bytes:
     """An IPv4 packet of UDP to port 9 without content."""
     udp = struct.pack("!HHHH", 9, 9, 8, 0)
-    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, *map(socket.inet_aton, (source, target)))
+    head = struct.pack(
+        "!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, *map(socket.inet_aton, (source, target))
+    )
     return head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + udp
 
 

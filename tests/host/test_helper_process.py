@@ -27,7 +27,7 @@ from reconciler.drivers.network.connect import open_helper
 from reconciler.drivers.network.probe import read_links
 from reconciler.helper.client import HelperClient, HelperLostError
 from reconciler.helper.names import LinkKind
-from reconciler.helper.protocol import Code, EnsureBridge, EnsureTap, Refusal
+from reconciler.helper.protocol import Code, Op, Refusal, Request
 from reconciler.lib.errors import BangerError
 from tests.host.netns import (
     CIDR,

@@ -97,7 +97,10 @@ def test_a_port_published_on_one_address_is_there_only(lab: Lab) -> None:
 
 def test_udp_is_published_too(lab: Lab) -> None:
     lab.rules(ports=[("", 5353, "udp", "web", 53)])
-    with lab.web.listen("0.0.0.0", 53, socket.SOCK_DGRAM) as server, lab.outside.listen("0.0.0.0", 0, socket.SOCK_DGRAM) as client:
+    with (
+        lab.web.listen("0.0.0.0", 53, socket.SOCK_DGRAM) as server,
+        lab.outside.listen("0.0.0.0", 0, socket.SOCK_DGRAM) as client,
+    ):
         client.sendto(b"?", (Outside.HOST, 5353))
         asked, back = server.recvfrom(9)
         server.sendto(b"!", back)
@@ -130,7 +133,10 @@ def test_isolated_vms_reach_the_outside_and_dns_alone(lab: Lab) -> None:
 
 def test_egress_holds_for_addresses_ports_and_protocols(lab: Lab) -> None:
     lab.outside.ip("addr add 192.0.2.3/24 dev eth0")
-    lab.rules(restricted=True, egress=[("192.0.2.2/32", "tcp", 80, 81), ("192.0.2.3/32", "udp", 0, 0), ("2001:db8::/64", "any", 0, 0)])
+    lab.rules(
+        restricted=True,
+        egress=[("192.0.2.2/32", "tcp", 80, 81), ("192.0.2.3/32", "udp", 0, 0), ("2001:db8::/64", "any", 0, 0)],
+    )
     assert lab.web.reaches("192.0.2.2", 80, lab.outside, "0.0.0.0") == Outside.HOST
     assert lab.web.reaches("192.0.2.2", 81, lab.outside, "0.0.0.0") == Outside.HOST
     assert lab.web.reaches("192.0.2.2", 82, lab.outside, "0.0.0.0") is None

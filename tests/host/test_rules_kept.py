@@ -37,7 +37,9 @@ def nft(text: str) -> str:
 
 
 def tables() -> set[str]:
-    return set(subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout.splitlines())
+    return set(
+        subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout.splitlines()
+    )
 
 
 def ours(lab: Lab) -> list[str]:
@@ -48,7 +50,11 @@ def ours(lab: Lab) -> list[str]:
 
 def sysctls(lab: Lab) -> dict[str, str]:
     """Everything that forwarding depends on, of what is not ours."""
-    listed = lab.host.run("sh", "-c", "grep -H . /proc/sys/net/ipv*/conf/*/forwarding /proc/sys/net/ipv6/conf/*/accept_ra /proc/sys/net/ipv4/conf/*/route_localnet")
+    listed = lab.host.run(
+        "sh",
+        "-c",
+        "grep -H . /proc/sys/net/ipv*/conf/*/forwarding /proc/sys/net/ipv6/conf/*/accept_ra /proc/sys/net/ipv4/conf/*/route_localnet",
+    )
     found = dict(line.rsplit(":", 1) for line in listed.splitlines())
     return {name: value for name, value in found.items() if "/bg" not in name}
 
@@ -118,7 +124,15 @@ def test_drift_is_seen_and_repaired(lab: Lab, drift: str) -> None:
     assert lab.outside.reaches(Outside.HOST, 8080, lab.web, "0.0.0.0", 80) == Outside.ADDRESS
 
 
-@pytest.mark.parametrize("name", ["ipv4/conf/BRIDGE/forwarding", "ipv4/conf/BRIDGE/route_localnet", "ipv4/conf/up0/forwarding", "ipv6/conf/all/forwarding"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ipv4/conf/BRIDGE/forwarding",
+        "ipv4/conf/BRIDGE/route_localnet",
+        "ipv4/conf/up0/forwarding",
+        "ipv6/conf/all/forwarding",
+    ],
+)
 def test_a_lost_sysctl_is_seen_and_repaired(lab: Lab, name: str) -> None:
     lab.rules(ports=[PORT])
     path = f"/proc/sys/net/{name.replace('BRIDGE', lab.bridge)}"
@@ -134,7 +148,9 @@ def test_a_watch_waits_until_something_happens(lab: Lab, tmp_path: Path) -> None
     answers: list[int] = []
     with open_helper(uid=0, log=tmp_path / "watch.log") as watching:
         watching.open()
-        thread = threading.Thread(target=lambda: answers.append(watching.watch_rules(install=lab.install, generation=generation)))
+        thread = threading.Thread(
+            target=lambda: answers.append(watching.watch_rules(install=lab.install, generation=generation))
+        )
         thread.start()
         # Meanwhile others are served: a watch holds no lock.
         assert not lab.rules()
@@ -234,11 +250,13 @@ def test_foreign_chains_that_drop_are_named(lab: Lab) -> None:
     lab.rules()
     assert lab.client.show_rules(install=lab.install).blockers == ()
     nft("table ip filter {\nchain FORWARD {\ntype filter hook forward priority 0; policy drop;\n}\n}")
-    nft("table inet firewalld {\nchain fwd {\ntype filter hook forward priority 10;\nct state established accept\nreject with icmpx type admin-prohibited\n}\n}")
+    nft(
+        "table inet firewalld {\nchain filter_FORWARD {\ntype filter hook forward priority 10;\nct state established accept\nreject with icmpx type admin-prohibited\n}\n}"
+    )
     shown = lab.client.show_rules(install=lab.install)
-    assert set(shown.blockers) == {"ip filter FORWARD", "inet firewalld fwd"}
+    assert set(shown.blockers) == {"ip filter FORWARD", "inet firewalld filter_FORWARD"}
     nft('insert rule ip filter FORWARD iifname "bgb-*" accept')
-    assert lab.client.show_rules(install=lab.install).blockers == ("inet firewalld fwd",)
+    assert lab.client.show_rules(install=lab.install).blockers == ("inet firewalld filter_FORWARD",)
 
 
 def test_rules_before_their_bridge_are_too_early(lab: Lab) -> None:
@@ -262,5 +280,3 @@ def test_dns_sockets_are_the_gateways(lab: Lab) -> None:
 
 def test_names_are_routed_only_where_resolved_runs(lab: Lab) -> None:
     assert lab.client.route_names(**lab.where) is False
-
-
