@@ -43,6 +43,7 @@ from tests.host.netns import (
     as_user,
     helper_fixture,  # noqa: F401 - a fixture
     install_fixture,  # noqa: F401 - a fixture
+    ip,
     names,
     namespace_fixture,  # noqa: F401 - a fixture
     network_fixture,  # noqa: F401 - a fixture
@@ -53,6 +54,15 @@ from tests.host.netns import (
 pytestmark = MARKS
 
 LOCK = Path("/run/banger/helper.lock")
+FORWARDING = "/proc/sys/net/ipv4/conf/up0/forwarding"
+
+
+@pytest.fixture
+def uplink() -> None:
+    """An interface of the host, so that there is forwarding to switch on."""
+    ip("link", "add", "up0", "type", "veth", "peer", "name", "up1")
+    ip("addr", "add", "192.0.2.1/24", "dev", "up0")
+    ip("link", "set", "up0", "up")
 
 
 def test_equal_requests_at_once_have_one_effect(install: str, tmp_path: Path) -> None:
@@ -78,35 +88,50 @@ def test_equal_requests_at_once_have_one_effect(install: str, tmp_path: Path) ->
         client.close()
 
 
-def requests(install: str) -> tuple[EnsureBridge, EnsureTap]:
-    return (
-        EnsureBridge(install=install, environment="demo", network="lab", cidr=CIDR, mtu=1400),
-        EnsureTap(install=install, environment="demo", network="lab", vm="web", mtu=1400),
-    )
+def requests(install: str) -> list[Request]:
+    network = {"install": install, "environment": "demo", "network": "lab"}
+    return [
+        Request(op=Op.ENSURE_BRIDGE, **network, cidr=CIDR, mtu=1400),
+        Request(op=Op.ENSURE_TAP, **network, vm="web", mtu=1400),
+        Request(
+            op=Op.ENSURE_RULES,
+            **network,
+            digest="0" * 16,
+            cidr=CIDR,
+            nat=True,
+            vms=(("web", "172.30.7.10"),),
+            ports=(("", 8080, "tcp", "web", 80),),
+        ),
+    ]
 
 
-# Dies at the nth step that touches the host, before or after it.
-SUICIDE = """
+# Counts the steps that touch the host, and does `at` once it comes to the nth, before or after it.
+STEPS = """
 import os, fcntl
-from reconciler.helper import ops
+from reconciler.helper import forwarding, netlink, ops, run
 steps = [0]
-def dying(step):
+def counted(step):
     def call(*args, **more):
         steps[0] += 1
-        if steps[0] == {nth} and {before}: os.kill(os.getpid(), 9)
+        open({tally!r}, "w").write(str(steps[0]))
+        if steps[0] == {nth} and {before}: {at}
         result = step(*args, **more)
-        if steps[0] == {nth}: os.kill(os.getpid(), 9)
+        if steps[0] == {nth} and not {before}: {at}
         return result
     return call
-ops.subprocess.run = dying(ops.subprocess.run)
-ops.fcntl.ioctl = dying(fcntl.ioctl)
+run.subprocess.run = counted(run.subprocess.run)
+ops.fcntl.ioctl = counted(fcntl.ioctl)
+netlink.Netlink.ask = counted(netlink.Netlink.ask)
+forwarding.write = counted(forwarding.write)
 """
+KILL = "os.kill(os.getpid(), 9)"
+FAIL = "raise OSError(5, os.strerror(5))"
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_killed_at_every_step(before: bool, network: Network, install: str) -> None:
-    for nth in range(1, 30):
-        raw = Raw(SUICIDE.format(nth=nth, before=before))
+def test_killed_at_every_step(before: bool, network: Network, uplink: None, install: str) -> None:
+    for nth in range(1, 80):
+        raw = Raw(STEPS.format(nth=nth, before=before, at=KILL, tally=os.devnull))
         for request in requests(install):
             raw.send(request)
         raw.socket.shutdown(socket.SHUT_WR)
@@ -115,10 +140,39 @@ def test_killed_at_every_step(before: bool, network: Network, install: str) -> N
         _assert_converges(network, install)
         if code == 0:
             break  # fewer steps than that: every one was covered
-    assert nth > 10
+    assert code == 0
+    assert nth > 20
 
 
-def test_killed_at_any_moment(network: Network, install: str) -> None:
+@pytest.mark.parametrize("before", [True, False])
+def test_every_step_failing_once(before: bool, network: Network, uplink: None, install: str, tmp_path: Path) -> None:
+    """Each netlink call, ioctl, program and sysctl in turn: the request says so, and succeeds when it is repeated."""
+    for nth in range(1, 80):
+        tally = tmp_path / "steps"
+        raw = Raw(STEPS.format(nth=nth, before=before, at=FAIL, tally=str(tally)))
+        client = HelperClient(lambda raw=raw: raw, timeout=30)  # type: ignore[misc]
+        with pytest.raises(Refusal):
+            client.delete_tap(install="", environment="demo", vm="web")  # it has started
+        open_before = descriptors(raw)
+        for request in requests(install):
+            try:
+                client._ask(request, "")
+            except Refusal as refusal:
+                assert refusal.code is Code.FAILED
+                client._ask(request, "")
+        assert descriptors(raw) == open_before
+        raw.end()
+        _assert_converges(network, install)
+        if int(tally.read_text()) < nth:
+            break  # fewer steps than that: every one was covered
+    assert 20 < nth < 79
+
+
+def descriptors(raw: Raw) -> int:
+    return len(os.listdir(f"/proc/{raw.process.pid}/fd"))
+
+
+def test_killed_at_any_moment(network: Network, uplink: None, install: str) -> None:
     for _ in range(50):
         raw = Raw()
         for request in requests(install):
@@ -130,34 +184,41 @@ def test_killed_at_any_moment(network: Network, install: str) -> None:
 
 def _assert_converges(network: Network, install: str) -> None:
     """Whatever is there is ours or a corpse; another network's request sweeps, and ours completes."""
-    left = names()
+    left = names() - {"up0", "up1"}
     assert left <= {owner(install, LinkKind.BRIDGE, "lab").interface, owner(install, LinkKind.TAP, "web").interface}
     swept = random.choice((True, False))
     if swept:
         bridge.delete(network.client, install=install, environment="demo", network="unrelated")
         known = read_links(install)
-        assert names() == {link.name for link in (*known.bridges.values(), *known.taps.values())}
+        assert names() - {"up0", "up1"} == {link.name for link in (*known.bridges.values(), *known.taps.values())}
     network.bridge()
     network.tap()
+    rules = requests(install)[2]
+    network.client._ask(rules, "")
     found = read_links(install)
     assert str(found.bridges["demo", "lab"].cidr) == CIDR
     assert (found.bridges["demo", "lab"].up, found.taps["demo", "web"].up) == (True, True)
+    assert network.client.show_rules(install=install).rules == {("demo", "lab"): (rules.digest, True)}
     assert network.no_tap()
     assert network.no_bridge()
-    assert names() == set()
+    assert names() - {"up0", "up1"} == set()
+    assert subprocess.run(["nft", "list", "ruleset"], capture_output=True, check=True).stdout == b""
+    if Path(FORWARDING).exists():
+        assert Path(FORWARDING).read_text() == "0\n"
 
 
 def test_a_command_that_outlives_its_helper_keeps_the_lock(network: Network, tmp_path: Path) -> None:
     started, gate = tmp_path / "started", tmp_path / "gate"
     os.mkfifo(started)
     os.mkfifo(gate)
-    slow = tmp_path / "ip"
+    slow = tmp_path / "nft"
     slow.write_text(
-        f'#!/bin/sh\ncase "$*" in "link add"*) echo > {started}; read _ < {gate};; esac\nexec {shutil.which("ip")} "$@"\n'
+        f'#!/bin/sh\ncase "$*" in "-f -") echo > {started}; read _ < {gate};; esac\nexec {shutil.which("nft")} "$@"\n'
     )
     slow.chmod(0o755)
-    raw = Raw(f"from reconciler.helper import ops; ops._IP = ({str(slow)!r},)")
-    raw.send(requests(network.install)[0])
+    network.bridge()
+    raw = Raw(f"from reconciler.helper import run; run._FOLDERS = ({str(tmp_path)!r},)")
+    raw.send(requests(network.install)[2])
     started.read_text()
     raw.end()
     with LOCK.open() as lock:

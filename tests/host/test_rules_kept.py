@@ -88,7 +88,7 @@ def until_heard(stream: object) -> None:
         while not ready.is_set():
             nft("add table ip mark-start; delete table ip mark-start")
 
-    thread = threading.Thread(target=lambda: mark())
+    thread = threading.Thread(target=mark)
     thread.start()
     assert "mark" in stream.readline()  # type: ignore[attr-defined]
     ready.set()
