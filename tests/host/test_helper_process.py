@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import re
 import secrets
 import shutil
 import socket
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -239,6 +241,28 @@ def test_a_client_survives_its_helper(network: Network, helper: HelperClient) ->
     assert network.no_bridge()
 
 
+def test_roots_own_helper_has_no_more_rights_than_the_service(network: Network, helper: HelperClient) -> None:
+    network.bridge()
+    child = helper._connection.process  # type: ignore[union-attr]
+    status = dict(line.split(":\t") for line in Path(f"/proc/{child.pid}/status").read_text().splitlines())
+    service = 1 << 12 | 1 << 10  # CAP_NET_ADMIN, CAP_NET_BIND_SERVICE
+    for kind, most in (("CapEff", service), ("CapPrm", service), ("CapBnd", service), ("CapInh", 0), ("CapAmb", 0)):
+        assert int(status[kind], 16) == most, kind
+    assert status["NoNewPrivs"] == "1"
+
+
+def test_little_of_the_host_is_exposed_to_the_service() -> None:
+    unit = ROOT / "systemd/banger-helper.service"
+    argv = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)]
+    try:
+        said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no systemd-analyze that judges a unit by its file (systemd 250 and newer do)")
+    found = re.search(r"exposure level for \S+: ([0-9.]+)", said)
+    assert found
+    assert float(found[1]) <= 4.0
+
+
 def test_the_helper_ends_with_its_parent(tmp_path: Path) -> None:
     code = f"""
 import sys; sys.path.append({str(ROOT)!r})
@@ -322,6 +346,60 @@ def _code(call: Callable[[], object]) -> str:
         return error.cause
 
 
+def test_two_hundred_stalled_peers_keep_nobody_out(activated: Activated, install: str) -> None:
+    def stall() -> str:
+        stalled = [socket.socket(socket.AF_UNIX) for _ in range(200)]
+        for connection in stalled:
+            connection.connect(str(activated.path))
+            try:
+                connection.send(b"\0")  # a frame that does not go on
+            except OSError:
+                pass  # turned away already
+        said.send(b"stalled")
+        said.recv(1)
+        # The frames have had their time: the same user is served again.
+        answers = [connection.recv(4096) for connection in stalled]
+        assert all(b"timed-out" in answer or b"too-many-connections" in answer for answer in answers)
+        return Network(open_helper(activated.path), install).bridge("172.30.9.0/24")
+
+    ours, said = socket.socketpair()
+    answers: list[str] = []
+    thread = threading.Thread(target=lambda: answers.append(as_user(4321, stall)))
+    thread.start()
+    assert ours.recv(9) == b"stalled"
+    mine = as_user(4322, lambda: Network(open_helper(activated.path), install).bridge())
+    assert mine == owner(install, LinkKind.BRIDGE, "lab", uid=4322).interface
+    ours.send(b".")
+    thread.join()
+    assert answers == [owner(install, LinkKind.BRIDGE, "lab", uid=4321).interface]
+    assert names() == {mine, *answers}
+
+
+def test_a_hundred_equal_requests_at_once_make_one_thing(activated: Activated, install: str) -> None:
+    """From more users than may be connected at once, each with more than its share: whoever is turned away asks again."""
+
+    def make() -> str:
+        def ask(_number: int) -> tuple[str, str]:
+            while True:
+                try:
+                    with open_helper(activated.path) as client:
+                        asked = Network(client, install)
+                        return asked.bridge(), asked.tap()
+                except BangerError as error:
+                    assert "too-many" in error.cause or "broke" in error.cause, error.cause
+
+        with ThreadPoolExecutor(100) as pool:
+            answers = list(pool.map(ask, range(100)))
+        return f"{len(answers)} {' '.join(sorted({name for answer in answers for name in answer}))}"
+
+    bridge_name = owner(install, LinkKind.BRIDGE, "lab", uid=4321).interface
+    tap_name = owner(install, LinkKind.TAP, "web", uid=4321).interface
+    assert as_user(4321, make) == f"100 {bridge_name} {tap_name}"
+    assert names() == {bridge_name, tap_name}
+    audit = activated.log.read_text()
+    assert audit.count('outcome="changed"') == 2
+
+
 def test_a_socket_passed_on_to_another_user(activated: Activated, install: str) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(activated.path))
@@ -342,7 +420,9 @@ def test_a_socket_passed_on_to_another_user(activated: Activated, install: str) 
 
 
 def test_a_refusal_of_the_kernel_is_a_failure_that_says_what(install: str) -> None:
-    raw = Raw("import os; import reconciler.helper.server, encodings.idna, pwd; os.setgid(4321); os.setuid(4321)")
+    raw = Raw(
+        "import os; import reconciler.helper.server, reconciler.helper.privileges, encodings.idna; os.setgid(4321); os.setuid(4321)"
+    )
     client = HelperClient(lambda: raw)
     with pytest.raises((Refusal, HelperLostError)) as caught:
         client.ensure_bridge(install=install, environment="demo", network="lab", cidr=CIDR, mtu=1500)
