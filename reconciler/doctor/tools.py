@@ -38,7 +38,7 @@ TOOLS = (
     Tool("ssh-keygen", "openssh-client", "makes the keys of host and guests"),
     Tool("unshare", "util-linux", "fences image builds in"),
     Tool("setpriv", "util-linux", "ends children together with banger"),
-    Tool("ip", "iproute2", "sets up bridges and taps"),
+    Tool("nft", "nftables", "loads the rules of networks"),
 )
 
 

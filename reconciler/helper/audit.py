@@ -9,18 +9,9 @@ import time
 _STDERR = 2
 
 
-def record(*, uid: int, pid: int, request: str | None, operation: str, op: str, subject: str, outcome: str) -> None:
+def record(**facts: object) -> None:
     """Writes the line in one write(2), so that lines of several threads do not mix. A full disk stops no request."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    facts = {
-        "uid": uid,
-        "pid": pid,
-        "request": request or "-",
-        "operation": operation or "-",
-        "op": op,
-        "object": subject,
-        "outcome": outcome,
-    }
     # json.dumps: whatever a peer put into a field stays on this line.
     line = f"{stamp} banger-helper " + " ".join(f"{key}={json.dumps(value)}" for key, value in facts.items())
     try:

@@ -1,32 +1,36 @@
-"""The host's links and routes as `ip -json` shows them. Pure: text in, values out."""
+"""The host's links, addresses and routes, and what to change on ours. Pure: values in, values out."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
-from typing import Any
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
-from reconciler.helper.names import BRIDGE_GROUP, LinkOwner, is_bridge_name, owner_of
+from reconciler.helper.names import BRIDGE_GROUP, LinkOwner, managed, owner_of
+from reconciler.helper.protocol import Code, Refusal
 
 BRIDGE = "bridge"
 TAP = "tap"
 
+Interface = IPv4Interface | IPv6Interface
+Network = IPv4Network | IPv6Network
+Changes = dict[str, str | int]
+"""Attributes of a link by name, as `netlink.Routing.set` takes them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """One network interface. `kind` is bridge, tap, or whatever else the kernel calls it ("" if it has none)."""
+    """One network interface. `kind` is bridge, tap, or whatever else the kernel calls it; `master` an index or 0."""
 
     name: str
+    index: int = 0
     kind: str = ""
     alias: str | None = None
     group: int = 0
     mac: str = ""
     mtu: int = 1500
     up: bool = False
-    master: str | None = None
-    tap_owner: str | None = None
-    addresses: tuple[IPv4Interface, ...] = ()
+    master: int = 0
+    tap_owner: int | None = None
 
     @property
     def owner(self) -> LinkOwner | None:
@@ -35,76 +39,57 @@ class Link:
     @property
     def half_made(self) -> bool:
         """A bridge whose maker was killed between creating and naming it."""
-        return self.kind == BRIDGE and is_bridge_name(self.name) and self.group == BRIDGE_GROUP and not self.alias
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A destination that the host knows, and the interface it leads to (None for a blackhole)."""
-
-    network: IPv4Network
-    interface: str | None
+        return self.kind == BRIDGE and managed(self.name) and self.group == BRIDGE_GROUP and not self.alias
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What exists on the host, by interface name."""
+    """What exists on the host: links by name; addresses and routes (default ones left out) by interface index."""
 
     links: dict[str, Link]
-    routes: tuple[Route, ...] = ()
+    addresses: tuple[tuple[int, Interface], ...] = ()
+    routes: tuple[tuple[int, Network], ...] = ()
+    taps: int = 0
+    """How many taps the peer's uid has; counted only where it matters."""
 
-    def ports(self, bridge: str) -> list[Link]:
-        return [link for link in self.links.values() if link.master == bridge]
+    def ports(self, bridge: Link) -> list[Link]:
+        return [link for link in self.links.values() if link.master == bridge.index]
 
-    def owned(self, uid: int, kind: str) -> int:
-        """How many links of a kind carry a uid: what its quota counts."""
-        return sum(
-            1 for link in self.links.values() if link.owner and link.owner.uid == uid and link.owner.kind == kind
-        )
+    def addresses_of(self, link: Link) -> list[Interface]:
+        return [found for index, found in self.addresses if index == link.index]
 
+    def gateway(self, owner: LinkOwner) -> IPv4Address:
+        """The IPv4 address of a bridge; Refusal if it has none."""
+        found = self.addresses_of(self.links[owner.interface])
+        for address in found:
+            if isinstance(address, IPv4Interface):
+                return address.ip
+        raise Refusal(Code.NO_BRIDGE, f"bridge {owner.interface} has no address yet")
 
-def parse_links(text: str) -> dict[str, Link]:
-    """The output of `ip -details -json address show`; ValueError or KeyError if it is not that."""
-    return {link.name: link for link in map(_link, json.loads(text or "[]")) if link}
+    def hosts(self) -> list[str]:
+        """The host's own interfaces that are up and have an IPv4 address."""
+        addressed = {index for index, found in self.addresses if found.version == 4}
+        found = [link for link in self.links.values() if link.up and link.index in addressed]
+        return [link.name for link in found if link.name != "lo" and not managed(link.name)]
 
-
-def parse_routes(text: str) -> tuple[Route, ...]:
-    """The output of `ip -4 -json route show table all`, without default routes, which overlap everything.
-
-    A pair of /1 is a default route too: VPN programs write it so, to win over the real one.
-    """
-    routes = (
-        Route(IPv4Network(entry["dst"], strict=False), entry.get("dev"))
-        for entry in json.loads(text or "[]")
-        if entry["dst"] != "default"
-    )
-    return tuple(route for route in routes if route.network.prefixlen > 1)
-
-
-def _link(entry: dict[str, Any]) -> Link | None:
-    if "ifname" not in entry:  # iproute2 leaves {} where a filter removed a link
-        return None
-    info = entry.get("linkinfo", {})
-    data = info.get("info_data", {})
-    kind = info.get("info_kind", "")
-    return Link(
-        name=entry["ifname"],
-        kind=data.get("type", kind) if kind == "tun" else kind,
-        alias=entry.get("ifalias"),
-        group=_group(entry.get("group", "default")),
-        mac=entry.get("address", ""),
-        mtu=entry["mtu"],
-        up="UP" in entry["flags"],
-        master=entry.get("master"),
-        tap_owner=str(data["user"]) if "user" in data else None,
-        addresses=tuple(
-            IPv4Interface(f"{address['local']}/{address['prefixlen']}")
-            for address in entry.get("addr_info", [])
-            if address.get("family") == "inet" and "local" in address
-        ),
-    )
+    def name(self, index: int) -> str:
+        """What an interface is called, for a message."""
+        return next((link.name for link in self.links.values() if link.index == index), "nothing")
 
 
-def _group(text: str) -> int:
-    """A group number; 0 for any that /etc/iproute2/group gives a name, of which ours is none."""
-    return int(text) if text.isdecimal() else 0
+def bridge_changes(owner: LinkOwner, link: Link, *, mtu: int) -> Changes:
+    """Towards a bridge of `owner` that is up. `mtu` in bytes."""
+    return _changes(owner, link, mac=owner.mac, mtu=mtu)
+
+
+def tap_changes(owner: LinkOwner, link: Link, *, bridge: Link, mtu: int) -> Changes:
+    """Towards a tap of `owner` that is up and a port of `bridge`. `mtu` in bytes."""
+    group = bridge.owner.port_group if bridge.owner else 0
+    return _changes(owner, link, mtu=mtu, master=bridge.index, group=group)
+
+
+def _changes(owner: LinkOwner, link: Link, **wanted: str | int) -> Changes:
+    found: Changes = {"alias": link.alias or "", "mac": link.mac, "mtu": link.mtu, "master": link.master}
+    found |= {"group": link.group, "up": link.up}
+    wanted |= {"alias": owner.alias, "up": True}
+    return {name: value for name, value in wanted.items() if found[name] != value}

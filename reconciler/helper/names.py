@@ -1,8 +1,8 @@
-"""What the helper's links are called, and how one is recognised again. Pure.
+"""What the helper's links and tables are called, and how one is recognised again. Pure.
 
-A name is derived, never given: nobody can ask for `eth0`. The alias (ip-link(8), `alias`) says whose a link is.
-The group (ip-link(8), `group`) is set in the same call that creates a bridge, which the alias cannot be: a bridge
-of our name and group without an alias is one whose maker was killed.
+A name is derived, never given: nobody can ask for `eth0`. The alias (ip-link(8), `alias`) says whose a link is, and
+a table's comment says the same. The group (ip-link(8), `group`) is set in the same call that creates a bridge, which
+the alias cannot be: a bridge of our name and group without an alias is one whose maker was killed.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import hashlib
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 BRIDGE_GROUP = 0x62676E72
-_ALIAS = re.compile(
-    r"banger:([0-9a-f]{12}):(0|[1-9][0-9]{0,9}):([a-z][a-z0-9-]{0,30}):(network|vm)/([a-z][a-z0-9-]{0,30})"
-)
-_BRIDGE_NAME = re.compile(r"bgb-[0-9a-f]{10}")
+NAME = r"[a-z][a-z0-9-]{0,30}"
+_ALIAS = re.compile(rf"banger:([0-9a-f]{{12}}):(0|[1-9][0-9]{{0,9}}):({NAME}):(network|vm)/({NAME})")
 _NAME = re.compile(r"bg[bt]-[0-9a-f]{10}")
 
 
@@ -43,7 +42,7 @@ class LinkOwner:
 
     @property
     def alias(self) -> str:
-        """At most 108 bytes; the kernel takes 255 (IFALIASZ, linux/if.h)."""
+        """At most 108 bytes; the kernel takes 255 (IFALIASZ, linux/if.h), and 127 as a table's comment."""
         return f"banger:{self.install}:{self.uid}:{self.environment}:{self.kind}/{self.name}"
 
     @property
@@ -55,11 +54,25 @@ class LinkOwner:
     @property
     def mac(self) -> str:
         """A fixed, locally administered MAC: else a bridge takes over the lowest of its ports', and changes it."""
-        digest = hashlib.sha256(f"mac\0{self.interface}".encode()).digest()
-        return ":".join(f"{octet:02x}" for octet in (0x02, *digest[:5]))
+        return _mac(self.interface)
+
+    @property
+    def guest_mac(self) -> str:
+        """The MAC that a VM has inside, behind its tap."""
+        return _mac(f"{self.install}\0{self.environment}\0{self.name}")
+
+    @property
+    def port_group(self) -> int:
+        """The group of a bridge's taps, by which its rules know one that they do not list."""
+        return int(self.interface[-8:], 16)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.environment}/{self.name}"
+
+
+def address6(cidr: IPv4Network, cidr6: IPv6Network, address: IPv4Address) -> IPv6Address:
+    """The IPv6 address that goes with an IPv4 one: as far into its network as that is into its own."""
+    return cidr6.network_address + (int(address) - int(cidr.network_address))
 
 
 def parse_alias(alias: str | None) -> LinkOwner | None:
@@ -76,11 +89,11 @@ def owner_of(interface: str, alias: str | None) -> LinkOwner | None:
     return owner if owner is not None and owner.interface == interface else None
 
 
-def is_bridge_name(interface: str) -> bool:
-    """Whether an interface name is one that a bridge of ours could have."""
-    return _BRIDGE_NAME.fullmatch(interface) is not None
-
-
 def managed(interface: str) -> bool:
     """Whether an interface name is one that a bridge or a tap of ours could have."""
     return _NAME.fullmatch(interface) is not None
+
+
+def _mac(text: str) -> str:
+    digest = hashlib.sha256(f"mac\0{text}".encode()).digest()
+    return ":".join(f"{octet:02x}" for octet in (0x02, *digest[:5]))

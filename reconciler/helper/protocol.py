@@ -8,21 +8,38 @@ refused, and nesting is bounded before the parser sees it.
 from __future__ import annotations
 
 import json
+import re
 import struct
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, NoReturn, get_type_hints
+from functools import cache
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 VERSION = 1
 MAX_FRAME = 64 * 1024
 HEADER = struct.Struct("!I")
-_MAX_DEPTH = 4  # a request has 2 levels, an answer 2
+_MAX_DEPTH = 4  # the envelope, its arguments, a list, a row
+_BRACKETS = re.compile(r"[\[\]{}]")
 
 
 class Code(StrEnum):
-    """Why a request was refused. Stable: scripts may match on the values."""
+    """Why a request was refused. Stable: scripts may match on the values.
 
-    BAD_FRAME = "bad-frame"
+    `transient`: the same request may succeed later without anybody changing the specification. `closes`: the
+    connection ends with this refusal, since the stream is out of step, or its peer not to be trusted.
+    """
+
+    transient: bool
+    closes: bool
+
+    def __new__(cls, value: str, *traits: str) -> Code:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.transient, member.closes = "transient" in traits, "closes" in traits
+        return member
+
+    BAD_FRAME = "bad-frame", "closes"
     BAD_ENCODING = "bad-encoding"
     BAD_VERSION = "bad-version"
     UNKNOWN_OPERATION = "unknown-operation"
@@ -30,44 +47,24 @@ class Code(StrEnum):
     BAD_NAME = "bad-name"
     BAD_CIDR = "bad-cidr"
     BAD_MTU = "bad-mtu"
+    BAD_ADDRESS = "bad-address"
+    BAD_PORT = "bad-port"
     CIDR_TAKEN = "cidr-taken"
-    BAD_IDENTITY = "bad-identity"
-    DESCRIPTORS = "unexpected-descriptors"
+    PORT_TAKEN = "port-taken", "transient"
+    BAD_IDENTITY = "bad-identity", "closes"
+    DESCRIPTORS = "unexpected-descriptors", "closes"
     REPLAYED = "replayed-request"
     QUOTA = "quota-exceeded"
     FOREIGN_LINK = "foreign-link"
     FOREIGN_PORT = "foreign-port"
-    NO_BRIDGE = "no-bridge"
-    IN_USE = "in-use"
-    TOO_MANY_CONNECTIONS = "too-many-connections"
-    TIMED_OUT = "timed-out"
-    SHUTTING_DOWN = "shutting-down"
-    FAILED = "failed"
-
-    @property
-    def transient(self) -> bool:
-        """Whether the same request may succeed later without anybody changing the specification."""
-        return self in _TRANSIENT
-
-    @property
-    def closes(self) -> bool:
-        """Whether the connection ends with this refusal: the stream is out of step, or its peer not to be trusted."""
-        return self in _CLOSING
-
-
-_TRANSIENT = frozenset(
-    {Code.NO_BRIDGE, Code.IN_USE, Code.TOO_MANY_CONNECTIONS, Code.TIMED_OUT, Code.SHUTTING_DOWN, Code.FAILED}
-)
-_CLOSING = frozenset(
-    {
-        Code.BAD_FRAME,
-        Code.BAD_IDENTITY,
-        Code.DESCRIPTORS,
-        Code.TOO_MANY_CONNECTIONS,
-        Code.TIMED_OUT,
-        Code.SHUTTING_DOWN,
-    }
-)
+    FOREIGN_TABLE = "foreign-table"
+    NO_BRIDGE = "no-bridge", "transient"
+    NO_RULES = "no-rules", "transient"
+    IN_USE = "in-use", "transient"
+    TOO_MANY_CONNECTIONS = "too-many-connections", "transient", "closes"
+    TIMED_OUT = "timed-out", "transient", "closes"
+    SHUTTING_DOWN = "shutting-down", "transient", "closes"
+    FAILED = "failed", "transient"
 
 
 class Refusal(Exception):  # noqa: N818 - an answer of the protocol, which is also raised
@@ -79,52 +76,60 @@ class Refusal(Exception):  # noqa: N818 - an answer of the protocol, which is al
         self.message = message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnsureBridge:
-    """Make the bridge of a network exist and be right. `cidr` as a.b.c.d/len, `mtu` in bytes."""
+class Op(StrEnum):
+    """What can be asked, and which of a request's fields are part of it, beside `install`."""
 
-    op: ClassVar[str] = "ensure_bridge"
-    install: str
-    environment: str
-    network: str
-    cidr: str
-    mtu: int
+    fields: tuple[str, ...]
 
+    def __new__(cls, value: str, fields: str) -> Op:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.fields = ("install", *fields.split())
+        return member
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteBridge:
-    """Make the bridge of a network not exist."""
-
-    op: ClassVar[str] = "delete_bridge"
-    install: str
-    environment: str
-    network: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnsureTap:
-    """Make the tap of a VM exist, on the network's bridge, owned by the peer. `mtu` in bytes."""
-
-    op: ClassVar[str] = "ensure_tap"
-    install: str
-    environment: str
-    network: str
-    vm: str
-    mtu: int
+    ENSURE_BRIDGE = "ensure_bridge", "environment network cidr cidr6 mtu"
+    DELETE_BRIDGE = "delete_bridge", "environment network"
+    ENSURE_TAP = "ensure_tap", "environment network vm mtu"
+    DELETE_TAP = "delete_tap", "environment vm"
+    ENSURE_RULES = (
+        "ensure_rules",
+        "environment network digest cidr cidr6 nat isolated dns restricted egress vms ports",
+    )
+    SHOW_RULES = "show_rules", ""
+    WATCH_RULES = "watch_rules", "generation"
+    ALLOW_ADDRESSES = "allow_addresses", "environment network name addresses seconds"
+    DNS_SOCKETS = "dns_sockets", "environment network"
+    ROUTE_NAMES = "route_names", "environment network"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteTap:
-    """Make the tap of a VM not exist."""
+class Request:
+    """What is asked: an operation, and the fields that it has (docs/helper-protocol.md); the others stay empty.
 
-    op: ClassVar[str] = "delete_tap"
+    `mtu` in bytes, `seconds` until addresses are forgotten. Rows: egress (to, protocol, first port, last port), vms
+    (VM, its IPv4 address), ports (host address, host port, protocol, VM, guest port).
+    """
+
+    op: Op
     install: str
-    environment: str
-    vm: str
-
-
-Request = EnsureBridge | DeleteBridge | EnsureTap | DeleteTap
-OPERATIONS: dict[str, type[Request]] = {kind.op: kind for kind in (EnsureBridge, DeleteBridge, EnsureTap, DeleteTap)}
+    environment: str = ""
+    network: str = ""
+    vm: str = ""
+    cidr: str = ""
+    cidr6: str = ""
+    mtu: int = 0
+    digest: str = ""
+    nat: bool = False
+    isolated: bool = False
+    dns: bool = False
+    restricted: bool = False
+    egress: tuple[tuple[str, str, int, int], ...] = ()
+    vms: tuple[tuple[str, str], ...] = ()
+    ports: tuple[tuple[str, int, str, str, int], ...] = ()
+    generation: int = 0
+    name: str = ""
+    addresses: tuple[str, ...] = ()
+    seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,91 +143,57 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A request's effect: the interface it was about, and whether anything had to change."""
+    """A request's effect: the interface it was about, and whether anything had to change.
+
+    Rows of `rules`: environment, network, digest, intact. `descriptors` travel beside the frame.
+    """
 
     interface: str
     changed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer on its way. `id` is None if the request was too broken to have one."""
-
-    id: str | None
-    outcome: Done | Refusal
-
-
-def encode_request(envelope: Envelope) -> bytes:
-    """The frame of a request."""
-    return frame(
-        {
-            "version": VERSION,
-            "id": envelope.id,
-            "operation": envelope.operation,
-            "op": envelope.request.op,
-            "args": asdict(envelope.request),
-        }
-    )
+    generation: int = 0
+    rules: tuple[tuple[str, str, str, bool], ...] = ()
+    blockers: tuple[str, ...] = ()
+    descriptors: tuple[int, ...] = ()
 
 
 def decode_request(payload: bytes) -> Envelope:
     """The request in a frame's payload; Refusal says what is wrong with it."""
-    message = _parse(payload)
+    message = parse(payload)
     if message.get("version") != VERSION or type(message["version"]) is not int:
         raise Refusal(Code.BAD_VERSION, f"this helper speaks version {VERSION}")
-    _check(message, {"version": int, "id": str, "operation": str, "op": str, "args": dict}, "the request")
-    kind = OPERATIONS.get(message["op"])
-    if kind is None:
-        raise Refusal(Code.UNKNOWN_OPERATION, f"there is no operation {message['op'][:40]!r}")
-    hints = get_type_hints(kind)
-    _check(message["args"], {field.name: hints[field.name] for field in fields(kind)}, kind.op)
-    return Envelope(message["id"], message["operation"], kind(**message["args"]))
+    envelope = typed(message, {"version": int, "id": str, "operation": str, "op": str, "args": dict}, "the request")
+    op = next((op for op in Op if op == envelope["op"]), None)
+    if op is None:
+        raise Refusal(Code.UNKNOWN_OPERATION, f"there is no operation {envelope['op'][:40]!r}")
+    hints = _hints(Request)
+    arguments = typed(envelope["args"], {name: hints[name] for name in op.fields}, op)
+    return Envelope(envelope["id"], envelope["operation"], Request(op=op, **arguments))
 
 
 def request_id(payload: bytes) -> str | None:
     """The id of a request, even of one that is otherwise wrong, so that its refusal finds its sender."""
     try:
-        found = _parse(payload).get("id")
+        found = parse(payload).get("id")
     except Refusal:
         return None
     return found if isinstance(found, str) and len(found) <= 64 else None
 
 
-def encode_answer(answer: Answer) -> bytes:
-    """The frame of an answer."""
-    outcome = answer.outcome
-    if isinstance(outcome, Done):
-        return frame({"version": VERSION, "id": answer.id, "done": asdict(outcome)})
-    error = {"code": str(outcome.code), "message": outcome.message[:4096]}
-    return frame({"version": VERSION, "id": answer.id, "refused": error})
-
-
-def decode_answer(payload: bytes) -> Answer:
-    """The answer in a frame's payload; Refusal (bad-encoding, bad-field, bad-version) if it is none."""
-    message = _parse(payload)
-    if message.get("version") != VERSION:
-        raise Refusal(Code.BAD_VERSION, "the helper speaks another version")
-    identity = message.get("id")
-    if identity is not None and not isinstance(identity, str):
-        raise Refusal(Code.BAD_FIELD, "the answer's id is not text")
-    if "done" in message:
-        _check(message, {"version": int, "id": str, "done": dict}, "the answer")
-        _check(message["done"], {"interface": str, "changed": bool}, "the answer")
-        return Answer(identity, Done(**message["done"]))
-    _check({**message, "id": ""}, {"version": int, "id": str, "refused": dict}, "the answer")
-    _check(message["refused"], {"code": str, "message": str}, "the answer")
-    try:
-        code = Code(message["refused"]["code"])
-    except ValueError:
-        raise Refusal(Code.BAD_FIELD, "the answer has an unknown code") from None
-    return Answer(identity, Refusal(code, message["refused"]["message"]))
+def encode_answer(identity: str | None, outcome: Done | Refusal) -> bytes:
+    """The frame of an answer; `identity` is None if the request was too broken to have one."""
+    if isinstance(outcome, Refusal):
+        error = {"code": outcome.code, "message": outcome.message[:4096]}
+        return frame({"version": VERSION, "id": identity, "refused": error})
+    facts = asdict(outcome)
+    del facts["descriptors"]
+    return frame({"version": VERSION, "id": identity, "done": {k: v for k, v in facts.items() if v or k == "changed"}})
 
 
 def frame(message: dict[str, object]) -> bytes:
     """A message with its length in front."""
     payload = json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
     if len(payload) > MAX_FRAME:
-        raise Refusal(Code.BAD_FRAME, f"{len(payload)} bytes are more than a frame holds")
+        raise Refusal(Code.BAD_FRAME, f"{len(payload)} bytes are more than the {MAX_FRAME} that a frame holds")
     return HEADER.pack(len(payload)) + payload
 
 
@@ -234,10 +205,16 @@ def payload_length(header: bytes) -> int:
     return length
 
 
-def _parse(payload: bytes) -> dict[str, Any]:
+def parse(payload: bytes) -> dict[str, Any]:
+    """The JSON object in a payload; Refusal if it is not exactly one."""
     try:
         text = payload.decode("utf-8")
-        _bound_depth(text)
+        depth = 0
+        # Those inside strings count too: no legal message has that many in its names.
+        for bracket in _BRACKETS.findall(text):
+            depth += 1 if bracket in "[{" else -1
+            if depth > _MAX_DEPTH:
+                raise ValueError(f"nested deeper than {_MAX_DEPTH}")
         message = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_no_constant)
     except (ValueError, RecursionError) as problem:
         raise Refusal(Code.BAD_ENCODING, f"not the JSON of a request: {str(problem)[:200]}") from None
@@ -246,16 +223,36 @@ def _parse(payload: bytes) -> dict[str, Any]:
     return message
 
 
-def _bound_depth(text: str) -> None:
-    """Counts brackets, those inside strings too: no legal request has that many in its names."""
-    depth = 0
-    for character in text:
-        if character in "[{":
-            depth += 1
-            if depth > _MAX_DEPTH:
-                raise ValueError(f"nested deeper than {_MAX_DEPTH}")
-        elif character in "]}":
-            depth -= 1
+def typed(message: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The fields of a message, lists as tuples; Refusal unless it has exactly the wanted ones of the wanted types."""
+    if unknown := sorted(set(message) - set(wanted)):
+        raise Refusal(Code.BAD_FIELD, f"{what} has no field {unknown[0][:40]!r}")
+    fields = {}
+    for name, hint in wanted.items():
+        try:
+            fields[name] = _typed(message[name], hint)
+        except (KeyError, TypeError):
+            raise Refusal(Code.BAD_FIELD, f"{what} needs {name!r} as {getattr(hint, '__name__', hint)}") from None
+    return fields
+
+
+def _typed(value: object, hint: Any) -> object:
+    if get_origin(hint) is not tuple:
+        # Not isinstance: to Python a bool is an int.
+        if type(value) is not hint:
+            raise TypeError
+        return value
+    if type(value) is not list:
+        raise TypeError
+    inner = get_args(hint)
+    if inner[-1] is Ellipsis:
+        inner = inner[:1] * len(value)
+    if len(inner) != len(value):
+        raise TypeError
+    return tuple(map(_typed, value, inner))
+
+
+_hints = cache(get_type_hints)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -267,12 +264,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text[:20]} is not an integer")
-
-
-def _check(message: dict[str, Any], wanted: dict[str, type], what: str) -> None:
-    if unknown := sorted(set(message) - set(wanted)):
-        raise Refusal(Code.BAD_FIELD, f"{what} has no field {unknown[0][:40]!r}")
-    for name, kind in wanted.items():
-        # Not isinstance: to Python a bool is an int.
-        if name not in message or type(message[name]) is not kind:
-            raise Refusal(Code.BAD_FIELD, f"{what} needs {name!r} as {kind.__name__}")

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
 from reconciler.helper import audit, ops, policy
-from reconciler.helper.protocol import (
-    Answer,
-    Code,
-    Done,
-    Envelope,
-    Refusal,
-    Request,
-    decode_request,
-    encode_answer,
-    request_id,
-)
+from reconciler.helper.protocol import Code, Done, Envelope, Refusal, Request, decode_request, encode_answer, request_id
 from reconciler.helper.transport import Peer, peer_of, receive_frame, send_frame
 
-Perform = Callable[[int, Request], Done]
+Perform = Callable[[int, Request, int], Done]
+"""Takes the peer's uid, a checked request, and the descriptor of the peer's connection."""
 
 
 class Replays:
@@ -74,9 +66,8 @@ class Session:
 
     def turn_away(self, refusal: Refusal) -> None:
         """Refuses the connection as such, and closes it."""
-        self._audit(None, "", None, refusal)
         try:
-            send_frame(self._connection, encode_answer(Answer(None, refusal)))
+            self._finish(None, None, refusal)
         except OSError:
             pass
         finally:
@@ -91,7 +82,6 @@ class Session:
         if payload is None:
             return False
         envelope: Envelope | None = None
-        identity: str | None = None
         outcome: Done | Refusal
         try:
             if self._stopping.is_set():
@@ -99,33 +89,36 @@ class Session:
             envelope = decode_request(payload)
             policy.check(self.peer.uid, envelope)
             self._replays.check(self.peer.uid, envelope.id, payload)
-            outcome = self._perform(self.peer.uid, envelope.request)
+            outcome = self._perform(self.peer.uid, envelope.request, self._connection.fileno())
         except Refusal as refusal:
             outcome = refusal
         except Exception as problem:
-            # A bug of ours in one request is that request's failure, and nobody else's.
+            # A bug of ours, or the kernel's no, in one request is that request's failure, and nobody else's.
             outcome = Refusal(Code.FAILED, f"{type(problem).__name__}: {problem}")
-        identity = envelope.id if envelope else request_id(payload)
-        self._finish(identity, envelope, outcome)
+        self._finish(envelope.id if envelope else request_id(payload), envelope, outcome)
         return not (isinstance(outcome, Refusal) and outcome.code.closes)
 
     def _finish(self, identity: str | None, envelope: Envelope | None, outcome: Done | Refusal) -> None:
-        self._audit(identity, envelope.operation if envelope else "", envelope, outcome)
-        send_frame(self._connection, encode_answer(Answer(identity, outcome)))
+        descriptors = outcome.descriptors if isinstance(outcome, Done) else ()
+        try:
+            self._audit(identity, envelope, outcome)
+            send_frame(self._connection, encode_answer(identity, outcome), descriptors)
+        finally:
+            for fd in descriptors:
+                os.close(fd)
 
-    def _audit(self, identity: str | None, operation: str, envelope: Envelope | None, outcome: Done | Refusal) -> None:
+    def _audit(self, identity: str | None, envelope: Envelope | None, outcome: Done | Refusal) -> None:
         subject = "-"
         if envelope is not None:
             owner = policy.subject(self.peer.uid, envelope.request)
-            subject = f"{owner} of {owner.install} ({owner.interface})"
+            subject = f"{owner} of {owner.install} ({owner.interface})" if owner.name else f"rules of {owner.install}"
+        result = "changed" if isinstance(outcome, Done) and outcome.changed else "unchanged"
         audit.record(
             uid=self.peer.uid,
             pid=self.peer.pid,
-            request=identity,
-            operation=operation,
+            request=identity or "-",
+            operation=(envelope and envelope.operation) or "-",
             op=envelope.request.op if envelope else "-",
-            subject=subject,
-            outcome=("changed" if outcome.changed else "unchanged")
-            if isinstance(outcome, Done)
-            else f"refused {outcome.code}: {outcome.message}",
+            object=subject,
+            outcome=f"refused {outcome.code}: {outcome.message}" if isinstance(outcome, Refusal) else result,
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reconciler.helper.protocol import HEADER, Code, Refusal, payload_length
@@ -50,10 +51,11 @@ def receive_frame(connection: socket.socket, peer: Peer, *, idle: float | None) 
     return _exactly(connection, peer, payload_length(header), deadline)
 
 
-def send_frame(connection: socket.socket, frame: bytes) -> None:
-    """Sends a frame; TimeoutError if the peer does not take it within FRAME_SECONDS."""
+def send_frame(connection: socket.socket, frame: bytes, descriptors: Sequence[int] = ()) -> None:
+    """Sends a frame, descriptors with its first byte; TimeoutError if the peer does not take it within FRAME_SECONDS."""
     connection.settimeout(FRAME_SECONDS)
-    connection.sendall(frame)
+    sent = socket.send_fds(connection, [frame], list(descriptors)) if descriptors else 0
+    connection.sendall(frame[sent:])
 
 
 def _exactly(connection: socket.socket, peer: Peer, size: int, deadline: float) -> bytes:

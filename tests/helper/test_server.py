@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.helper.protocol import HEADER, Code, Refusal, decode_answer
+from reconciler.helper.client import decode_answer
+from reconciler.helper.protocol import HEADER, Code, Refusal
 from reconciler.helper.server import MAX_PER_UID, Server, main
 
 ROOT = Path(__file__).parents[2]

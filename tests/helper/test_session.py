@@ -9,26 +9,24 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from reconciler.helper import transport
-from reconciler.helper.client import HelperClient, HelperLostError
+from reconciler.helper.client import Answer, HelperClient, HelperLostError, decode_answer, encode_request
 from reconciler.helper.protocol import (
     HEADER,
-    Answer,
     Code,
-    DeleteTap,
     Done,
     Envelope,
+    Op,
     Refusal,
     Request,
-    decode_answer,
-    encode_request,
 )
 from reconciler.helper.session import Replays, Session
 
-REQUEST = DeleteTap(install="0123456789ab", environment="demo", vm="web")
+REQUEST = Request(op=Op.DELETE_TAP, install="0123456789ab", environment="demo", vm="web")
 
 
 class Served:
@@ -40,7 +38,7 @@ class Served:
         self.socket, theirs = socket.socketpair()
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, credentials)
 
-        def record(_uid: int, request: Request) -> Done:
+        def record(_uid: int, request: Request, _connection: int) -> Done:
             self.performed.append(request)
             return Done("bgt-0000000000", True)
 
@@ -145,7 +143,7 @@ def test_nonsense_is_refused_and_the_connection_goes_on(served: Served) -> None:
 def test_a_replayed_id(served: Served) -> None:
     served.send("a1")
     served.send("a1")
-    served.send("a1", DeleteTap(install="0123456789ab", environment="demo", vm="db"))
+    served.send("a1", replace(REQUEST, vm="db"))
     assert isinstance(getattr(served.answer(), "outcome", None), Done)
     assert isinstance(getattr(served.answer(), "outcome", None), Done)
     assert served.code() is Code.REPLAYED
@@ -180,7 +178,7 @@ def test_shutting_down(served: Served) -> None:
 
 
 def test_a_bug_fails_one_request_only() -> None:
-    def perform(_uid: int, _request: Request) -> Done:
+    def perform(_uid: int, _request: Request, _connection: int) -> Done:
         raise ZeroDivisionError("of ours")
 
     served = Served(perform)
@@ -262,3 +260,35 @@ def test_threads_share_a_client() -> None:
     assert answers == [True] * 16
     client.close()
     served.close()
+
+
+def test_descriptors_come_with_their_answer_and_are_let_go_of() -> None:
+    ends: list[socket.socket] = []
+
+    def perform(_uid: int, _request: Request, _connection: int) -> Done:
+        made = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), socket.socket(socket.AF_UNIX)]
+        ends.extend(made)
+        return Done("bgb-0000000000", True, descriptors=tuple(end.detach() for end in made))
+
+    before = len(os.listdir("/proc/self/fd"))
+    served = Served(perform)
+    client = HelperClient(lambda: Dialled(served.socket))
+    udp, tcp = client.dns_sockets(install="0123456789ab", environment="demo", network="lab")
+    assert (udp.type, tcp.type) == (socket.SOCK_DGRAM, socket.SOCK_STREAM)
+    assert not udp.get_inheritable()
+    udp.close()
+    tcp.close()
+    client.close()
+    served.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_client_that_gets_too_few_sockets_keeps_none() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    served = Served(lambda *_: Done("bgb-0000000000", True, descriptors=(os.open(os.devnull, os.O_RDONLY),)))
+    client = HelperClient(lambda: Dialled(served.socket))
+    with pytest.raises(HelperLostError, match="1 sockets"):
+        client.dns_sockets(install="0123456789ab", environment="demo", network="lab")
+    client.close()
+    served.close()
+    assert len(os.listdir("/proc/self/fd")) == before

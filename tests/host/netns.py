@@ -23,9 +23,9 @@ import pytest
 
 from reconciler.drivers.network import bridge, tap
 from reconciler.drivers.network.connect import open_helper
-from reconciler.helper.client import HelperClient
+from reconciler.helper.client import HelperClient, encode_request
 from reconciler.helper.names import LinkKind, LinkOwner
-from reconciler.helper.protocol import Envelope, Request, encode_request
+from reconciler.helper.protocol import Envelope, Request
 
 MARKS = [
     pytest.mark.host,
@@ -154,7 +154,15 @@ class Activated:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         listener.listen()
         code = f"import sys; sys.path.append({str(ROOT)!r}); from reconciler.helper.__main__ import run; run()"
-        bounded = ["setpriv", "--bounding-set", "-all,+net_admin", "--inh-caps", "-all", "--no-new-privs", "--"]
+        bounded = [
+            "setpriv",
+            "--bounding-set",
+            "-all,+net_admin,+net_bind_service",
+            "--inh-caps",
+            "-all",
+            "--no-new-privs",
+            "--",
+        ]
         argv = [*bounded, sys.executable, "-I", "-S", "-c", code]
         launcher = [sys.executable, "-c", ACTIVATE, str(listener.fileno()), *argv]
         with self.log.open("wb") as log:

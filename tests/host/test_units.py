@@ -34,8 +34,8 @@ pytestmark = pytest.mark.host
 ROOT = Path(__file__).parents[2]
 # Beside what every image has: what banger needs of a host, and Debian's own Python to install it with.
 PACKAGES = (
-    *("busybox-static", "debian-archive-keyring", "libcap2-bin", "mmdebstrap", "python3-venv", "squashfs-tools"),
-    "uidmap",
+    *("busybox-static", "debian-archive-keyring", "libcap2-bin", "mmdebstrap", "nftables", "python3-venv"),
+    *("squashfs-tools", "uidmap"),
 )
 BANGER = "/opt/banger/bin/banger"
 NEWER = "0.1.1.dev1"

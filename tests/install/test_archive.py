@@ -10,7 +10,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-from reconciler.helper.protocol import Refusal, decode_answer
+from reconciler.helper.client import decode_answer
+from reconciler.helper.protocol import Refusal
 from reconciler.install.archive import helper_archive
 from reconciler.install.layout import PACKAGE
 
