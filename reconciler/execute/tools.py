@@ -13,7 +13,7 @@ from reconciler.helper.client import HelperClient
 from reconciler.lib.clock import Clock, SystemClock
 from reconciler.lib.errors import BangerError
 from reconciler.lib.paths import Paths
-from reconciler.model.actions import Action, DeleteBridge, DeleteTap, EnsureBridge, EnsureTap, StartVm
+from reconciler.model.actions import Action, DeleteBridge, DeleteTap, EnsureBridge, EnsureRules, EnsureTap, StartVm
 from reconciler.model.plan import Plan
 from reconciler.store.inventory import Inventory
 from reconciler.store.journal import Journal
@@ -74,4 +74,4 @@ class Tools:
 def _needs_helper(action: Action) -> bool:
     if isinstance(action, StartVm):
         return action.vm.bridged
-    return isinstance(action, (EnsureBridge, DeleteBridge, EnsureTap, DeleteTap))
+    return isinstance(action, (EnsureBridge, EnsureRules, DeleteBridge, EnsureTap, DeleteTap))
