@@ -67,7 +67,6 @@ class Controller:
             readying = Readying(self._engine, self._ready, self._late)
             exits = ExitWatch(self._exited)
             host = KeptHost(self._engine, self._log, self._counters, exits, readying, self._settled)
-            stack.callback(host.close)
             starts = len(os.sched_getaffinity(0))
             self._wheel = Reconciler(host, self._engine.clock, workers=_WORKERS, starts=starts)
             self._engine.exclusive = self._wheel.exclusive

@@ -120,6 +120,14 @@ class Egress:
     def named(self) -> bool:
         return "/" not in self.to
 
+    def __str__(self) -> str:
+        """`deb.debian.org:443`, `10.0.0.0/8`, `9.9.9.9/32:53/udp`."""
+        if self.protocol is Protocol.ANY:
+            return self.to
+        ports = "*" if not self.first else f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
+        to = f"[{self.to}]" if ":" in self.to else self.to
+        return f"{to}:{ports}" + ("" if self.protocol is Protocol.TCP else f"/{self.protocol}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:

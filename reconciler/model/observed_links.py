@@ -48,6 +48,19 @@ class ObservedRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """One installation's rules in the packet filter, by (environment, network).
+
+    `generation` changes with everybody's rules. `blockers` name chains of others that drop what is forwarded, which
+    keeps networks of ours from the outside: `ip filter FORWARD`.
+    """
+
+    generation: int = 0
+    rules: Mapping[tuple[str, str], ObservedRules] = field(default_factory=dict)
+    blockers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedTap:
     """A VM's tap. `mtu` in bytes; `master` is the bridge's interface name; `owner` the uid that may open it.
 

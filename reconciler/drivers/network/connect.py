@@ -6,6 +6,8 @@ import errno
 import os
 import socket
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -59,6 +61,18 @@ class _Child:
         self.process.wait()
 
 
+class _Lasting:
+    """A thread that lasts as long as this object. What it starts does so too, where it would die with a thread that
+    goes before (PR_SET_PDEATHSIG, prctl(2)): a pool's, or one request's."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="helper")
+
+    def call(self, work: Callable[[], _Child]) -> _Child:
+        """What `work` returns or raises, there."""
+        return self._pool.submit(work).result()
+
+
 def open_helper(socket: Path = HELPER_SOCKET, uid: int | None = None, *, log: Path | None = None) -> HelperClient:
     """A connected client of the helper; close it, or use it as a context.
 
@@ -68,13 +82,13 @@ def open_helper(socket: Path = HELPER_SOCKET, uid: int | None = None, *, log: Pa
     uid: whose way to take; by default this process's effective uid.
     log: gets the audit lines of root's own helper; by default `helper.log` in the state directory.
 
-    Raises BangerError if there is no helper, or this user may not use it. A helper of root's own dies with the
-    thread that opens it (PR_SET_PDEATHSIG, prctl(2)): open it in one that lives as long as the client.
+    Raises BangerError if there is no helper, or this user may not use it.
     """
     uid = os.geteuid() if uid is None else uid
     if uid == 0:
         target = log or Paths.discover(uid=0).state / "helper.log"
-        client = HelperClient(lambda: _start(target))
+        thread = _Lasting()
+        client = HelperClient(lambda: thread.call(lambda: _start(target)))
     else:
         client = HelperClient(lambda: _connect(socket))
     client.open()
