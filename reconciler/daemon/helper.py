@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from reconciler.lib.paths import Paths
 
 if TYPE_CHECKING:
+    from reconciler.drivers.network.connect import WatchingClient
     from reconciler.helper.client import HelperClient
     from reconciler.model.observed_links import Filter
 
@@ -32,6 +33,12 @@ class SharedHelper:
         from reconciler.drivers.network import connect  # noqa: PLC0415  # most commands do without
 
         return connect.open_helper(log=self._paths.state / "helper.log")
+
+    def open_watching(self) -> WatchingClient:
+        """Likewise, for who waits for an answer that may not come for long."""
+        from reconciler.drivers.network import connect  # noqa: PLC0415  # likewise
+
+        return connect.open_watching(log=self._paths.state / "helper.log")
 
     def read_filter(self, install: str) -> Filter:
         """The packet filter's rules of an installation. Raises BangerError: they are unknown then, not absent."""

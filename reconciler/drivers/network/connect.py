@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 import reconciler
-from reconciler.helper.client import HelperClient
+from reconciler.helper.client import Connection, HelperClient
 from reconciler.lib.errors import BangerError, ErrorClass
 from reconciler.lib.paths import HELPER_SOCKET, Paths
 from reconciler.lib.run import spawn
@@ -84,15 +85,52 @@ def open_helper(socket: Path = HELPER_SOCKET, uid: int | None = None, *, log: Pa
 
     Raises BangerError if there is no helper, or this user may not use it.
     """
-    uid = os.geteuid() if uid is None else uid
-    if uid == 0:
-        target = log or Paths.discover(uid=0).state / "helper.log"
-        thread = _Lasting()
-        client = HelperClient(lambda: thread.call(lambda: _start(target)))
-    else:
-        client = HelperClient(lambda: _connect(socket))
+    client = HelperClient(_way(socket, uid, log))
     client.open()
     return client
+
+
+class WatchingClient(HelperClient):
+    """A client for a call that lasts: another thread can end it."""
+
+    def __init__(self, dial: Callable[[], Connection]) -> None:
+        super().__init__(self._remembered)
+        self._way = dial
+        self._current = threading.Lock()
+        self._dialled: Connection | None = None
+        self._over = False
+
+    def interrupt(self) -> None:
+        """Ends the call that waits, with a HelperLostError or a BangerError, and every later one."""
+        with self._current:
+            self._over = True
+            if self._dialled is not None:
+                try:
+                    self._dialled.socket.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass  # it is closed already
+
+    def _remembered(self) -> Connection:
+        with self._current:
+            if self._over:
+                raise BangerError("the watch on the root helper is over")
+            self._dialled = self._way()
+            return self._dialled
+
+
+def open_watching(path: Path = HELPER_SOCKET, uid: int | None = None, *, log: Path | None = None) -> WatchingClient:
+    """As `open_helper`."""
+    client = WatchingClient(_way(path, uid, log))
+    client.open()
+    return client
+
+
+def _way(path: Path, uid: int | None, log: Path | None) -> Callable[[], Connection]:
+    if (os.geteuid() if uid is None else uid) != 0:
+        return lambda: _connect(path)
+    target = log or Paths.discover(uid=0).state / "helper.log"
+    thread = _Lasting()
+    return lambda: thread.call(lambda: _start(target))
 
 
 def _connect(path: Path) -> _Dialled:
