@@ -110,6 +110,10 @@ class RemoteService:
         with misunderstood():
             return list(map(forms.status_from, self._list("/v1/vms", environment=environment)))
 
+    def networks(self, environment: str | None) -> list[ObjectStatus]:
+        with misunderstood():
+            return list(map(forms.status_from, self._list("/v1/networks", environment=environment)))
+
     def resolve(self, name: str, environment: str | None) -> VmRef:
         with misunderstood():
             return forms.ref_from(self._ask("GET", _path("/v1/resolve", name=name, environment=environment)))

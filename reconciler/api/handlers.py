@@ -29,6 +29,10 @@ def vms(call: Call) -> Any:
     return listing([vm.to_json() for vm in call.service.vms(call.query.get("environment"))])
 
 
+def networks(call: Call) -> Any:
+    return listing([network.to_json() for network in call.service.networks(call.query.get("environment"))])
+
+
 def environments(call: Call) -> Any:
     return listing(call.service.environments())
 

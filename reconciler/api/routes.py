@@ -105,6 +105,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         handler=handlers.vms, query=_ENVIRONMENT, answer=_listing(STATUS),
     ),
     Endpoint(
+        method="GET", path="/v1/networks", name="networks", summary="The networks, and who is on them.",
+        handler=handlers.networks, query=_ENVIRONMENT, answer=_listing(STATUS),
+    ),
+    Endpoint(
         method="GET", path="/v1/environments", name="environments", summary="The names of all environments.",
         handler=handlers.environments, answer=_listing(_TEXT),
     ),

@@ -180,6 +180,9 @@ class Service(Protocol):
     def vms(self, environment: str | None) -> list[ObjectStatus]:
         """The VMs only, observed without probing the guests for longer than 0.3 s in all: for `ps`."""
 
+    def networks(self, environment: str | None) -> list[ObjectStatus]:
+        """The networks only, observed now, without probing guests: for `network list`."""
+
     def resolve(self, name: str, environment: str | None) -> VmRef:
         """`dev` or `demo/dev` to the one VM that is meant. UsageError names the near ones, or all that match."""
 

@@ -9,10 +9,22 @@ import dataclasses
 import types
 from collections.abc import Mapping
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from reconciler.model.desired import Controller, Dependency, DesiredState, Image, Kernel, Network, Ready, Vm, Volume
+from reconciler.model.desired import (
+    Controller,
+    Dependency,
+    DesiredState,
+    Egress,
+    Image,
+    Kernel,
+    Network,
+    Publication,
+    Ready,
+    Vm,
+    Volume,
+)
 
 Schema = dict[str, Any]
 # `$` alone would let a line break follow: Python's `re`, unlike that of browsers, takes it for the end.
@@ -41,6 +53,13 @@ _FIELDS: Mapping[tuple[type, str], Schema] = {
     (Image, "kernel"): NAME,
     (Network, "name"): NAME,
     (Network, "mtu"): {"type": "integer", "minimum": 576, "maximum": 65535},
+    (Egress, "to"): {"type": "string", "pattern": f"^[a-z0-9_.:*/-]{{1,255}}{END}"},
+    (Egress, "first"): {"type": "integer", "minimum": 0, "maximum": 65535},
+    (Egress, "last"): {"type": "integer", "minimum": 0, "maximum": 65535},
+    (Publication, "host_address"): {"type": "string", "pattern": f"^[0-9a-f.:]{{0,45}}{END}"},
+    (Publication, "host_port"): _PORT,
+    (Publication, "protocol"): {"enum": ["tcp", "udp"]},
+    (Publication, "guest_port"): _PORT,
     (Volume, "name"): {"type": "string", "pattern": f"^[a-z][a-z0-9-]{{0,14}}{END}"},
     (Volume, "size"): _SIZE,
     (Volume, "mount"): {"type": "string", "pattern": f"^/[A-Za-z0-9._@+/-]{{0,254}}{END}"},
@@ -104,6 +123,8 @@ def _scalar(kind: type) -> Schema:
         return {"type": "string", "pattern": f"^{_ADDRESS}{END}"}
     if issubclass(kind, IPv4Network):
         return {"type": "string", "pattern": f"^{_ADDRESS}/(3[0-2]|[12]?[0-9]){END}"}
+    if issubclass(kind, IPv6Network):
+        return {"type": "string", "pattern": f"^fd[0-9a-f]{{2}}(:[0-9a-f]{{1,4}}){{0,3}}::/64{END}"}
     if kind is float:
         # JSON's integers are endless, and those that a float cannot hold are no ValueError.
         return {"type": "number", "minimum": -1e15, "maximum": 1e15}

@@ -24,6 +24,7 @@ from reconciler.daemon.pump import Pump
 from reconciler.daemon.readying import Readying
 from reconciler.daemon.specs import Specs
 from reconciler.drivers.network.monitor import LinkWatch
+from reconciler.drivers.network.rules_watch import RulesWatch
 from reconciler.drivers.vmm.exits import ExitWatch
 from reconciler.helper.names import managed
 from reconciler.lib import cancel, notify, run
@@ -56,6 +57,7 @@ class Controller:
         self._log = log
         self._passes = LastPasses()
         self._counters = Counters()
+        self._rules: RulesWatch | None = None
 
     def run(self) -> None:
         """Raises BangerError if another controller has the state directory, or a part cannot be started."""
@@ -66,8 +68,10 @@ class Controller:
             self._events = EventLog(self._engine.database, self._engine.clock)
             readying = Readying(self._engine, self._ready, self._late)
             exits = ExitWatch(self._exited)
+            install = self._engine.inventory().install
+            self._rules = RulesWatch(self._engine.helper.open_watching, install, self._links_changed)
+            stack.callback(self._rules.stop)
             host = KeptHost(self._engine, self._log, self._counters, exits, readying, self._settled)
-            stack.callback(host.close)
             starts = len(os.sched_getaffinity(0))
             self._wheel = Reconciler(host, self._engine.clock, workers=_WORKERS, starts=starts)
             self._engine.exclusive = self._wheel.exclusive
@@ -116,6 +120,8 @@ class Controller:
 
     def _settled(self, report: PassReport) -> None:
         environment = report.environment
+        if self._rules is not None and self._engine.inventory().networks(environment):
+            self._rules.start()  # not before: it takes the root helper, which others can do without
         self._passes.note(
             environment, report.plan, int(report.generation), report.error.cause if report.error is not None else None
         )

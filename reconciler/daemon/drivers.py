@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.drivers.network.connect import open_helper
 from reconciler.drivers.vmm import accel
 from reconciler.drivers.vmm.backend import Accelerator
 from reconciler.drivers.vmm.qemu import Qemu
 from reconciler.execute.boots import BootGate
 from reconciler.execute.tools import Tools
+from reconciler.helper.client import HelperClient
 from reconciler.lib.clock import Clock
 from reconciler.lib.paths import Paths
 from reconciler.store.inventory import Inventory
@@ -25,10 +26,11 @@ class Shared:
     clock: Clock
     boots: BootGate
     ports: threading.Lock
+    helper: Callable[[], HelperClient]
 
     @classmethod
-    def create(cls, clock: Clock) -> Shared:
-        return cls(clock=clock, boots=BootGate(clock), ports=threading.Lock())
+    def create(cls, clock: Clock, helper: Callable[[], HelperClient]) -> Shared:
+        return cls(clock=clock, boots=BootGate(clock), ports=threading.Lock(), helper=helper)
 
 
 def make_tools(environment: str, paths: Paths, inventory: Inventory, journal: Journal, shared: Shared) -> Tools:
@@ -47,5 +49,5 @@ def make_tools(environment: str, paths: Paths, inventory: Inventory, journal: Jo
         accelerator=accelerator,
         boots=shared.boots,
         ports=shared.ports,
-        open_helper=lambda: open_helper(log=paths.state / "helper.log"),
+        helper=shared.helper,
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from reconciler.daemon.helper import SharedHelper
 from reconciler.lib.clock import Clock
 from reconciler.lib.errors import BangerError
 from reconciler.lib.paths import Paths
@@ -33,6 +34,7 @@ class Engine:
         self._database: Database | None = None
         self._shared: Shared | None = None
         self._held = False
+        self.helper = SharedHelper(paths)
         self.exclusive: Exclusive | None = None
         """Set by a controller: shuts its wheel out of these objects (None: all) of an environment."""
 
@@ -63,7 +65,7 @@ class Engine:
 
         if not self.exists:
             return observe_unborn(environment, self.paths)
-        return observe(environment, self.inventory(), self.paths, desired)
+        return observe(environment, self.inventory(), self.paths, self.helper.read_filter, desired)
 
     @contextmanager
     def writing(
@@ -109,24 +111,16 @@ class Engine:
             finally:
                 self._held = False
 
-    @contextmanager
-    def tools(self, environment: str, operation: str) -> Iterator[Tools]:
+    def tools(self, environment: str, operation: str) -> Tools:
         """The drivers for one operation, which its records and the helper's audit name."""
-        made = self.make_tools(environment, operation)
-        try:
-            yield made
-        finally:
-            made.close()
-
-    def make_tools(self, environment: str, operation: str) -> Tools:
-        """As `tools`, for who closes them later."""
         from reconciler.daemon.drivers import Shared, make_tools
 
         if self._shared is None:
-            self._shared = Shared.create(self.clock)
+            self._shared = Shared.create(self.clock, self.helper.client)
         return make_tools(environment, self.paths, self.inventory(), self.journal(operation), self._shared)
 
     def close(self) -> None:
+        self.helper.close()
         if self._database is not None:
             self._database.close()
             self._database = None

@@ -115,14 +115,10 @@ class KeptHost:
     def settled(self, report: PassReport) -> None:
         self._tell(report)
 
-    def close(self) -> None:
-        for tools in self._tools.values():
-            tools.close()
-
     def _tools_of(self, environment: str) -> Tools:
         with self._lock:
             if environment not in self._tools:
-                self._tools[environment] = self._engine.make_tools(environment, "")
+                self._tools[environment] = self._engine.tools(environment, "")
             return self._tools[environment]
 
     def _watch(self, environment: str, observed: ObservedState) -> None:

@@ -102,6 +102,13 @@ class KeptService(LocalService):
             found += [conditions.told(status, extra, since) for status in statuses]
         return found
 
+    def networks(self, environment: str | None) -> list[ObjectStatus]:
+        found = []
+        for name in (name for name in self.environments() if environment in (None, name)):
+            extra, since = self._extra(name), self._control.transitions(name)
+            found += [conditions.told(status, extra, since) for status in super().networks(name)]
+        return found
+
     def approve(self, digest: str) -> str:
         waiting = {}
         for name in self.environments():

@@ -102,6 +102,10 @@ class LocalService:
     def vms(self, environment: str | None) -> list[ObjectStatus]:
         return views.vms(self._engine, environment) if self._engine.exists else []
 
+    def networks(self, environment: str | None) -> list[ObjectStatus]:
+        names = [name for name in self.environments() if environment in (None, name)]
+        return [status for name in names for status in views.networks(self._engine, name)]
+
     def resolve(self, name: str, environment: str | None) -> VmRef:
         wanted = name.removeprefix("vm/")
         if "/" in wanted:

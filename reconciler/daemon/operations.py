@@ -182,9 +182,9 @@ def _converge(
 ) -> tuple[Outcome, ...]:
     if not first.steps:
         return ()
-    with engine.tools(first.environment, options.operation or token_hex(6)) as tools:
-        executor = Executor(tools, reporter, parallel=options.parallel)
-        ended = converge(first, again, executor.execute)
+    tools = engine.tools(first.environment, options.operation or token_hex(6))
+    executor = Executor(tools, reporter, parallel=options.parallel)
+    ended = converge(first, again, executor.execute)
     if any(outcome.result is Result.CANCELLED for outcome in ended.outcomes):
         raise CancelledError
     if ended.left is not None and ended.left.steps:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from reconciler.api.service import VmRef, VmVerb
 from reconciler.daemon.engine import Engine
 from reconciler.lib.errors import BangerError, UsageError
-from reconciler.model.actions import Action, DeleteTap, EnsureBridge, EnsureTap, RestoreVm, StartVm, StopVm
+from reconciler.model.actions import Action, DeleteTap, EnsureBridge, EnsureRules, EnsureTap, RestoreVm, StartVm, StopVm
 from reconciler.model.observed import ObservedState, ObservedVm, Unknown
 from reconciler.model.plan import Plan
 from reconciler.plan.order import order
+from reconciler.plan.rules import recorded_rules
 
 _REASON = "you asked for it"
 _BY_HAND = "stopped by hand"
@@ -72,6 +73,8 @@ def _start(vm: ObservedVm, observed: ObservedState) -> list[Action]:
     actions: list[Action] = []
     if network is not None:
         actions.append(EnsureBridge(name=network.name, network=network, reason=_REASON))
+        rules = recorded_rules(network, observed)
+        actions.append(EnsureRules(name=network.name, network=network, rules=rules, reason=_REASON))
         actions.append(EnsureTap(name=vm.name, network=network.name, mtu=network.mtu, reason=_REASON))
     elif vm.spec.bridged:
         raise UsageError(f"network {vm.spec.network} of vm {vm.name} no longer exists", hint="apply a file that has it")

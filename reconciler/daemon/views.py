@@ -14,7 +14,7 @@ from reconciler.model.ids import host_alias
 from reconciler.model.observed import ObservedVm, Unknown
 from reconciler.model.status import ObjectStatus
 from reconciler.observe.guests import Readiness, endpoint, look_at_all
-from reconciler.observe.status import environment_status, vm_status
+from reconciler.observe.status import environment_status, network_statuses, vm_status
 from reconciler.observe.vms import observe_processes, observe_vm
 
 _PROBE_SECONDS = 5.0
@@ -36,6 +36,15 @@ def status(engine: Engine, environment: str) -> list[ObjectStatus]:
 
     look_at_all(list(observed.vms.values()), environment, engine.paths, lambda vm: _PROBE_SECONDS, add)
     return environment_status(desired, observed, vms, failures)
+
+
+def networks(engine: Engine, environment: str) -> list[ObjectStatus]:
+    """The networks, and who is on them; no guest is asked."""
+    row = engine.inventory().environment(environment)
+    desired = row.desired if row else None
+    observed = engine.observe(environment, desired)
+    known(observed.processes or {})
+    return network_statuses(desired, observed, engine.journal().last_failures(environment))
 
 
 def observe_vms(engine: Engine, environment: str) -> Mapping[str, ObservedVm]:

@@ -26,6 +26,7 @@ def examine(paths: Paths) -> tuple[Check, ...]:
         user.subordinate_ids,
         network.tun,
         network.helper,
+        network.packet_filter,
         lambda: storage.folders(paths),
         lambda: storage.space(paths),
     )

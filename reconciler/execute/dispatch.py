@@ -19,6 +19,7 @@ from reconciler.model import actions as a
 
 RECORD: Mapping[type, Callable[[Any, Tools], None]] = {
     a.EnsureBridge: lambda action, tools: tools.inventory.put_network(tools.environment, action.network),
+    a.EnsureRules: lambda action, tools: tools.inventory.put_network(tools.environment, action.network),
     a.CreateVm: vms.record_creation,
     a.UpdateVm: vms.update,
     a.StopVm: vms.record_stop,
@@ -31,6 +32,7 @@ PERFORM: Mapping[type, Callable[[Any, Tools, Progress], None]] = {
     a.FetchKernel: lambda action, tools, progress: fetch.fetch(action.kernel, tools.paths, progress),
     a.BuildImage: lambda action, tools, progress: debian.build(action.image, tools.paths, progress),
     a.EnsureBridge: networks.ensure_bridge,
+    a.EnsureRules: networks.ensure_rules,
     a.DeleteBridge: networks.delete_bridge,
     a.EnsureTap: networks.ensure_tap,
     a.DeleteTap: networks.delete_tap,

@@ -51,7 +51,6 @@ class Executor:
 
         Ctrl-C ends the running children and raises CancelledError once every worker has come to rest.
         """
-        self._tools.prepare(plan)
         done: dict[str, Outcome] = {}
         waiting = list(plan.steps)
         running: dict[Future[Outcome], Step] = {}

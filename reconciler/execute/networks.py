@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from reconciler.drivers.network import bridge, tap
+from reconciler.drivers.network import bridge, rules, tap
 from reconciler.execute.tools import Tools
 from reconciler.lib.progress import Progress
-from reconciler.model.actions import DeleteBridge, DeleteTap, EnsureBridge, EnsureTap
+from reconciler.model.actions import DeleteBridge, DeleteTap, EnsureBridge, EnsureRules, EnsureTap
 
 
 def ensure_bridge(action: EnsureBridge, tools: Tools, progress: Progress) -> None:
@@ -15,7 +15,19 @@ def ensure_bridge(action: EnsureBridge, tools: Tools, progress: Progress) -> Non
         environment=tools.environment,
         network=action.name,
         cidr=str(action.network.cidr),
+        cidr6=str(action.network.cidr6 or ""),
         mtu=action.network.mtu,
+        operation=tools.journal.operation,
+    )
+
+
+def ensure_rules(action: EnsureRules, tools: Tools, progress: Progress) -> None:
+    rules.ensure(
+        tools.helper(),
+        action.rules,
+        install=tools.inventory.install,
+        environment=tools.environment,
+        network=action.name,
         operation=tools.journal.operation,
     )
 

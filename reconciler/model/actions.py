@@ -15,6 +15,7 @@ from reconciler.model.changes import ChangeClass
 from reconciler.model.codec import from_json, to_json
 from reconciler.model.desired import Image, Kernel, Network, Vm
 from reconciler.model.nouns import Noun
+from reconciler.model.rules import NetworkRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +79,32 @@ class EnsureBridge(_Action):
     network: Network
 
     def describe(self) -> str:
-        return f"ensure bridge of network {self.name}: {self.network.cidr}, mtu {self.network.mtu}"
+        also = f" and {self.network.cidr6}" if self.network.cidr6 is not None else ""
+        return f"ensure bridge of network {self.name}: {self.network.cidr}{also}, mtu {self.network.mtu}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsureRules(_Action):
+    """Replaces the packet filter's rules of a network, in one step."""
+
+    noun, verb = Noun.NETWORK, "filter"
+    network: Network
+    rules: NetworkRules
+
+    def describe(self) -> str:
+        rules = self.rules
+        words = ["nat" if rules.nat else "no nat"]
+        words += ["isolated"] if rules.isolated else []
+        words += [f"{len(rules.egress)} egress rule(s)"] if rules.restricted else []
+        words += [f"{len(rules.vms)} vm(s)"]
+        words += [f"{len(rules.ports)} published port(s)"] if rules.ports else []
+        return f"filter network {self.name}: {', '.join(words)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteBridge(_Action):
+    """Its rules go with it."""
+
     noun, verb = Noun.NETWORK, "delete"
 
     def describe(self) -> str:
@@ -261,6 +283,7 @@ Action = (
     FetchKernel
     | BuildImage
     | EnsureBridge
+    | EnsureRules
     | DeleteBridge
     | EnsureTap
     | DeleteTap

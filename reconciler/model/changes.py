@@ -41,6 +41,7 @@ VM_FIELDS: Mapping[str, ChangeClass] = {
     "address": ChangeClass.RESTART,
     "backend": ChangeClass.RESTART,
     "volumes": ChangeClass.RESTART,
+    "ports": ChangeClass.LIVE,
     "ready": ChangeClass.NONE,
     "protect": ChangeClass.NONE,
     "state": ChangeClass.LIVE,
@@ -95,7 +96,11 @@ def boot_facts(vm: Vm, network: Network | None, address: IPv4Address | None) -> 
     if network is not None:
         facts["cidr"] = str(network.cidr)
         facts["mtu"] = str(network.mtu)
-        facts["nameservers"] = " ".join(map(str, network.nameservers))
+        # Left to banger, they follow from `dns`, `nat` and the host's own, and none of that is worth a restart.
+        given = network.nameservers
+        facts["nameservers"] = str(network.gateway) if given is None else " ".join(map(str, given))
+        if network.cidr6 is not None:
+            facts["cidr6"] = str(network.cidr6)
     for volume in vm.volumes:
         facts[f"volumes.{volume.name}"] = f"{format_size(volume.size)} at {volume.mount}"
     return facts

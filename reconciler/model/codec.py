@@ -1,6 +1,6 @@
 """Frozen dataclasses to JSON values and back, by their type hints.
 
-Covers exactly what the model uses: dataclasses, enums, tuples, mappings, optionals, IPv4 types and scalars.
+Covers exactly what the model uses: dataclasses, enums, tuples, mappings, optionals, address types and scalars.
 Strict on the way in: an unknown or missing field is a ValueError, since what is read was written by us. Pure.
 """
 
@@ -11,11 +11,11 @@ import types
 from collections.abc import Mapping
 from enum import Enum
 from functools import cache
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
-_TEXTUAL = (IPv4Address, IPv4Network, IPv4Interface)
+_TEXTUAL = (IPv4Address, IPv4Network, IPv4Interface, IPv6Address, IPv6Network, IPv6Interface)
 
 
 def to_json(value: object) -> Any:

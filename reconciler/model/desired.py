@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from reconciler.model.ids import identity
 
 # Raised when the same inputs would be built into something else, so that old artifacts are not taken for new ones.
 IMAGE_RECIPE = 1
 KERNEL_RECIPE = 1
+
+DOMAIN = "vm"
+"""Below it every VM has a name: `web.demo.vm`."""
+
+PREFIX6 = 64
+"""Of every `cidr6`, in bits."""
 
 USER_NETWORK = "user"
 NO_NETWORK = "none"
@@ -58,6 +64,14 @@ class OnChange(StrEnum):
     NEXT_START = "next-start"
 
 
+class Protocol(StrEnum):
+    """What a rule about ports is about. A port is published of `tcp` or `udp`; an egress rule may be for any protocol."""
+
+    ANY = "any"
+    TCP = "tcp"
+    UDP = "udp"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
     """A kernel from a Debian suite."""
@@ -87,18 +101,68 @@ class Image:
         return identity("image", [IMAGE_RECIPE, self.suite, list(self.packages)])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Egress:
+    """Where the VMs of a network may begin connections to.
+
+    Parameters
+    ----------
+    to: a network in canonical form, or a DNS name in lower case, or `*.name` for all names below one.
+    first, last: the range of destination ports, both inclusive; both 0 for all of them, which `any` always has.
+    """
+
+    to: str
+    protocol: Protocol = Protocol.ANY
+    first: int = 0
+    last: int = 0
+
+    @property
+    def named(self) -> bool:
+        return "/" not in self.to
+
+    def __str__(self) -> str:
+        """`deb.debian.org:443`, `10.0.0.0/8`, `9.9.9.9/32:53/udp`."""
+        if self.protocol is Protocol.ANY:
+            return self.to
+        ports = "*" if not self.first else f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
+        to = f"[{self.to}]" if ":" in self.to else self.to
+        return f"{to}:{ports}" + ("" if self.protocol is Protocol.TCP else f"/{self.protocol}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A bridge of ours. The host's address on it is the first of `cidr`."""
+    """A bridge of ours. The host's addresses on it are the first of `cidr` and, where there is one, of `cidr6`.
+
+    Parameters
+    ----------
+    cidr6: a unique local /64 (RFC 4193); each VM's address there follows from its IPv4 address.
+    nameservers: what guests are told to ask; None for what banger thinks right.
+    egress: where VMs may begin connections to, sorted; None for everywhere.
+    """
 
     name: str
     cidr: IPv4Network
     mtu: int
-    nameservers: tuple[IPv4Address, ...]
+    nameservers: tuple[IPv4Address, ...] | None = None
+    cidr6: IPv6Network | None = None
+    nat: bool = True
+    dns: bool = True
+    isolated: bool = False
+    egress: tuple[Egress, ...] | None = None
 
     @property
     def gateway(self) -> IPv4Address:
         return self.cidr.network_address + 1
+
+    @property
+    def gateway6(self) -> IPv6Address | None:
+        return self.cidr6.network_address + 1 if self.cidr6 is not None else None
+
+    def address6(self, address: IPv4Address) -> IPv6Address | None:
+        """The IPv6 address of who has `address`: as far from the start of its network."""
+        if self.cidr6 is None:
+            return None
+        return self.cidr6.network_address + (int(address) - int(self.cidr.network_address))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,11 +191,33 @@ class Dependency:
     on: DependsOn
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Publication:
+    """A port of a VM that the host answers on. `host_address` is one of the host's, or empty for all of them."""
+
+    host_address: str
+    host_port: int
+    protocol: Protocol
+    guest_port: int
+
+    def __str__(self) -> str:
+        """As the file has it."""
+        host = f"[{self.host_address}]" if ":" in self.host_address else self.host_address
+        suffix = "" if self.protocol is Protocol.TCP else f"/{self.protocol}"
+        return f"{host}:{self.host_port}:{self.guest_port}{suffix}".lstrip(":")
+
+    def clashes(self, other: Publication) -> bool:
+        """Whether both would have the same port of the host."""
+        if (self.host_port, self.protocol) != (other.host_port, other.protocol):
+            return False
+        return self.host_address == other.host_address or not (self.host_address and other.host_address)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vm:
     """One VM, resolved: `memory` and `disk` in bytes, image and kernel by name and by identity.
 
-    `depends_on` is sorted by name; `ttl` is how many seconds a controller lets it run.
+    `depends_on` is sorted by name, `ports` as publications compare; `ttl` is how many seconds a controller lets it run.
     """
 
     name: str
@@ -146,6 +232,7 @@ class Vm:
     address: IPv4Address | None = None
     backend: Backend = Backend.AUTO
     volumes: tuple[Volume, ...] = ()
+    ports: tuple[Publication, ...] = ()
     ready: Ready = field(default_factory=Ready)
     protect: bool = False
     state: RunState = RunState.RUNNING

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 
 from reconciler.model.changes import Facts
 from reconciler.model.desired import NO_NETWORK, USER_NETWORK, Network, Vm
-from reconciler.model.observed_links import ObservedBridge, ObservedTap
+from reconciler.model.observed_links import ObservedBridge, ObservedRules, ObservedTap
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,8 @@ class ObservedState:
     """The inventory: networks that were made, or were about to be."""
     bridges: Mapping[str, ObservedBridge] | Unknown = field(default_factory=dict)
     taps: Mapping[str, ObservedTap] | Unknown = field(default_factory=dict)
+    rules: Mapping[str, ObservedRules] | Unknown = field(default_factory=dict)
+    """The packet filter's, by network."""
     images: frozenset[str] | Unknown = frozenset()
     kernels: frozenset[str] | Unknown = frozenset()
     volumes: tuple[ObservedVolume, ...] = ()

@@ -1,10 +1,10 @@
-"""The bridges and taps of ours that the kernel has. Pure."""
+"""The bridges, taps and packet filter rules of ours that the kernel has. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +15,8 @@ class ObservedBridge:
     mtu: int
     up: bool
     addresses: tuple[IPv4Interface, ...] = ()
+    addresses6: tuple[IPv6Interface, ...] = ()
+    """Without link-local ones, which every interface has."""
     ports: tuple[str, ...] = ()
 
     @property
@@ -24,6 +26,38 @@ class ObservedBridge:
             return None
         network = self.addresses[0].network
         return network if self.addresses[0].ip == network.network_address + 1 else None
+
+    @property
+    def cidr6(self) -> IPv6Network | None:
+        """Likewise for IPv6; None too if it has none."""
+        if len(self.addresses6) != 1:
+            return None
+        network = self.addresses6[0].network
+        return network if self.addresses6[0].ip == network.network_address + 1 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedRules:
+    """The rules that are loaded for a network. `digest` is the one that they were loaded under.
+
+    `intact` is false if they are no longer what was loaded then.
+    """
+
+    digest: str
+    intact: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """One installation's rules in the packet filter, by (environment, network).
+
+    `generation` changes with everybody's rules. `blockers` name chains of others that drop what is forwarded, which
+    keeps networks of ours from the outside: `ip filter FORWARD`.
+    """
+
+    generation: int = 0
+    rules: Mapping[tuple[str, str], ObservedRules] = field(default_factory=dict)
+    blockers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,18 @@
-"""Networks: our bridges and taps, by the labels that the helper put on them."""
+"""Networks: our bridges and taps, by the labels that the helper put on them, and our rules in the packet filter."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from reconciler.lib.errors import BangerError
 from reconciler.model.observed import Unknown
-from reconciler.model.observed_links import ObservedBridge, ObservedTap
+from reconciler.model.observed_links import Filter, ObservedBridge, ObservedRules, ObservedTap
 
 Bridges = Mapping[str, ObservedBridge] | Unknown
 Taps = Mapping[str, ObservedTap] | Unknown
+Rules = Mapping[str, ObservedRules] | Unknown
+ReadFilter = Callable[[str], Filter]
+"""Asks the helper for the rules of an installation; raises BangerError."""
 
 
 def observe_links(install: str, environment: str) -> tuple[Bridges, Taps]:
@@ -25,3 +28,12 @@ def observe_links(install: str, environment: str) -> tuple[Bridges, Taps]:
         {network: bridge for (owner, network), bridge in links.bridges.items() if owner == environment},
         {vm: tap for (owner, vm), tap in links.taps.items() if owner == environment},
     )
+
+
+def observe_rules(install: str, environment: str, read_filter: ReadFilter) -> Rules:
+    """The environment's rules by network."""
+    try:
+        shown = read_filter(install)
+    except (BangerError, OSError) as problem:
+        return Unknown(str(problem))
+    return {network: rules for (owner, network), rules in shown.rules.items() if owner == environment}

@@ -6,7 +6,7 @@ from reconciler.lib.paths import Paths
 from reconciler.model.desired import DesiredState
 from reconciler.model.observed import ObservedState, Unknown
 from reconciler.observe.artifacts import observe_corpses, observe_images, observe_kernels
-from reconciler.observe.networks import Bridges, Taps, observe_links
+from reconciler.observe.networks import Bridges, ReadFilter, Rules, Taps, observe_links, observe_rules
 from reconciler.observe.vms import observe_processes, observe_strays, observe_vm, observe_volumes
 from reconciler.store.inventory import Inventory
 
@@ -18,10 +18,12 @@ def observe_unborn(environment: str, paths: Paths) -> ObservedState:
     )
 
 
-def observe(environment: str, inventory: Inventory, paths: Paths, desired: DesiredState | None = None) -> ObservedState:
+def observe(
+    environment: str, inventory: Inventory, paths: Paths, read_filter: ReadFilter, desired: DesiredState | None = None
+) -> ObservedState:
     """Reads the host.
 
-    Links are read only if the file or the inventory knows a network: every bridge and tap is preceded by
+    Links and rules are read only if the file or the inventory knows a network: each of them is preceded by
     an inventory entry of its network, so without one there is none of ours.
     """
     install = inventory.install
@@ -31,8 +33,10 @@ def observe(environment: str, inventory: Inventory, paths: Paths, desired: Desir
     networks = inventory.networks(environment)
     bridges: Bridges = {}
     taps: Taps = {}
+    rules: Rules = {}
     if networks or (desired is not None and desired.networks):
         bridges, taps = observe_links(install, environment)
+        rules = observe_rules(install, environment, read_filter)
     return ObservedState(
         install=install,
         environment=environment,
@@ -46,6 +50,7 @@ def observe(environment: str, inventory: Inventory, paths: Paths, desired: Desir
         networks=networks,
         bridges=bridges,
         taps=taps,
+        rules=rules,
         images=observe_images(paths),
         kernels=observe_kernels(paths),
         volumes=observe_volumes(environment, paths),

@@ -60,6 +60,7 @@ def vm_status(environment: str, vm: ObservedVm, readiness: Readiness, failure: s
             "pid": vm.pid,
             "mac": vm.mac,
             "forwards": dict(vm.forwards) if vm.running else {},
+            "ports": [str(port) for port in spec.ports],
             "protect": spec.protect,
             "createdAt": vm.created_at,
             "startedAt": vm.started_at if vm.running else None,
@@ -73,7 +74,7 @@ def environment_status(
     """Every object of an environment: what was asked for, and what is there without being asked for."""
     desired = desired or DesiredState(environment=observed.environment)
     return [
-        *(_network(name, desired, observed, failures) for name in sorted({*desired.networks, *observed.networks})),
+        *network_statuses(desired, observed, failures),
         *(
             _artifact(ArtifactRef(Noun.KERNEL, kernel.name, kernel.id), observed.kernels, desired.environment, failures)
             for kernel in desired.kernels.values()
@@ -88,6 +89,14 @@ def environment_status(
         ),
         *_volumes(desired, observed),
     ]
+
+
+def network_statuses(
+    desired: DesiredState | None, observed: ObservedState, failures: Mapping[str, str]
+) -> list[ObjectStatus]:
+    """The networks alone."""
+    desired = desired or DesiredState(environment=observed.environment)
+    return [_network(name, desired, observed, failures) for name in sorted({*desired.networks, *observed.networks})]
 
 
 def _missing(kind: Noun, name: str, environment: str, failures: Mapping[str, str]) -> ObjectStatus:
@@ -130,16 +139,50 @@ def _network(name: str, desired: DesiredState, observed: ObservedState, failures
     if bridge is None:
         return _missing(Noun.NETWORK, name, observed.environment, failures)
     spec = desired.networks.get(name) or observed.networks[name]
+    rules, drifted = _rules(name, observed)
+    ready = bridge.up and drifted.status is not True
+    reason = "Up" if ready else "Down" if not bridge.up else drifted.reason
+    on_it = [vm for vm in observed.vms.values() if vm.bridged and vm.network == name]
     return ObjectStatus(
         kind=Noun.NETWORK,
         name=name,
         environment=observed.environment,
-        state=State.PRESENT if bridge.up else State.FAILED,
-        ready=bridge.up,
+        state=State.PRESENT if ready else State.FAILED,
+        ready=ready,
         address=str(spec.gateway),
-        conditions=(Condition(type=ConditionType.READY, status=bridge.up, reason="Up" if bridge.up else "Down"),),
-        details={"interface": bridge.name, "cidr": str(spec.cidr), "mtu": bridge.mtu},
+        conditions=(Condition(type=ConditionType.READY, status=ready, reason=reason), drifted),
+        details={
+            "interface": bridge.name,
+            "cidr": str(spec.cidr),
+            "cidr6": str(spec.cidr6) if spec.cidr6 is not None else None,
+            "mtu": bridge.mtu,
+            "nat": spec.nat,
+            "dns": spec.dns,
+            "isolated": spec.isolated,
+            "egress": None if spec.egress is None else [str(rule) for rule in spec.egress],
+            "rules": rules,
+            "vms": {vm.name: str(vm.lease) for vm in on_it if vm.lease is not None},
+            "ports": {vm.name: [str(port) for port in vm.spec.ports] for vm in on_it if vm.spec.ports},
+        },
     )
+
+
+def _rules(name: str, observed: ObservedState) -> tuple[str, Condition]:
+    """In one word, and as a condition."""
+    if isinstance(observed.rules, Unknown):
+        word, status, reason, message = "unknown", None, "RulesUnknown", observed.rules.reason
+    elif name not in observed.rules:
+        word, status, reason, message = "missing", True, "RulesMissing", "the packet filter has no rules for it"
+    elif not observed.rules[name].intact:
+        word, status, reason, message = (
+            "changed",
+            True,
+            "RulesChanged",
+            "somebody changed its rules in the packet filter",
+        )
+    else:
+        word, status, reason, message = "intact", False, "RulesInPlace", ""
+    return word, Condition(type=ConditionType.DRIFTED, status=status, reason=reason, message=message)
 
 
 def _volumes(desired: DesiredState, observed: ObservedState) -> list[ObjectStatus]:

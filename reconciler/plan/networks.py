@@ -25,15 +25,17 @@ def plan_networks(
     bridges = observed.bridges
     if isinstance(bridges, Unknown):
         names = sorted({*desired.networks, *observed.networks})
-        reason = f"the links of this host cannot be read: {bridges.reason}"
-        return [], [Held(object=f"network/{name}", reason=reason, release="run it again") for name in names]
+        return [], _blind(names, f"the links of this host cannot be read: {bridges.reason}")
+    if isinstance(observed.rules, Unknown):
+        names = sorted({*desired.networks, *observed.networks, *bridges})
+        return [], _blind(names, f"the packet filter's rules cannot be read: {observed.rules.reason}")
     actions: list[EnsureBridge | DeleteBridge] = []
     held: list[Held] = []
     for network in desired.networks.values():
         drift = _drift(network, bridges.get(network.name), recorded=network.name in observed.networks)
         if drift:
             actions.append(EnsureBridge(name=network.name, network=network, reason=drift))
-    for name in sorted({*observed.networks, *bridges} - set(desired.networks)):
+    for name in sorted({*observed.networks, *bridges, *observed.rules} - set(desired.networks)):
         if name in in_use:
             known = observed.networks.get(name)
             drift = _drift(known, bridges.get(name), recorded=True) if known else None
@@ -59,12 +61,21 @@ def plan_networks(
     return actions, held
 
 
+def _blind(names: list[str], reason: str) -> list[Held]:
+    return [Held(object=f"network/{name}", reason=reason, release="run it again") for name in names]
+
+
 def _drift(want: Network, have: ObservedBridge | None, *, recorded: bool) -> str | None:
     if have is None:
         return f"networks.{want.name} has no bridge"
     gateway = f"{want.gateway}/{want.cidr.prefixlen}"
     if have.cidr != want.cidr:
         return f"the bridge has the address {', '.join(map(str, have.addresses)) or 'none'} instead of {gateway}"
+    if have.cidr6 != want.cidr6:
+        own = f"{want.gateway6}/{want.cidr6.prefixlen}" if want.cidr6 is not None else "none"
+        there = ", ".join(map(str, have.addresses6)) or "none"
+        if there != own:
+            return f"the bridge has the IPv6 address {there} instead of {own}"
     if have.mtu != want.mtu:
         return f"the bridge has mtu {have.mtu} instead of {want.mtu}"
     if not have.up:

@@ -14,6 +14,7 @@ from reconciler.model.actions import (
     DeleteBridge,
     DeleteTap,
     EnsureBridge,
+    EnsureRules,
     EnsureTap,
     FetchKernel,
     ForgetEnvironment,
@@ -55,6 +56,7 @@ class _Edges:
         self._observed = observed
         self._builds: dict[str, str] = {}
         self._bridges: dict[str, EnsureBridge] = {}
+        self._rules: dict[str, EnsureRules] = {}
         self._deleted: list[DeleteBridge] = []
         self._of_vm: defaultdict[str, list[Action]] = defaultdict(list)
         self._approvals: dict[str, str] = {}
@@ -65,6 +67,8 @@ class _Edges:
                 self._builds[action.image.id] = action.id
             elif isinstance(action, EnsureBridge):
                 self._bridges[action.name] = action
+            elif isinstance(action, EnsureRules):
+                self._rules[action.name] = action
             elif isinstance(action, DeleteBridge):
                 self._deleted.append(action)
             elif isinstance(action, ApproveRemoval):
@@ -73,6 +77,7 @@ class _Edges:
                 self._of_vm[action.name].append(action)
         self._released = self._releases()
         self._makes_room = self._room()
+        self._gives_way = self._ports_that_move()
         self._depends = graph(actions, observed.vms)
         self._dependents: defaultdict[str, list[str]] = defaultdict(list)
         for name, others in self._depends.items():
@@ -85,12 +90,14 @@ class _Edges:
             return [other.id for other in self._actions if other is not action]
         if isinstance(action, DeleteBridge):
             return self._before_bridge_goes(action.name)
+        if isinstance(action, EnsureRules):
+            return self._before_rules(action)
         mine = self._of_vm.get(action.name, [])
         found = _ids(mine, *self._before(action))
         if isinstance(action, EnsureBridge):
             found += self._makes_room.get(action.name, [])
-        if isinstance(action, EnsureTap) and action.network in self._bridges:
-            found.append(self._bridges[action.network].id)
+        if isinstance(action, EnsureTap):
+            found += [made[action.network].id for made in (self._bridges, self._rules) if action.network in made]
         if isinstance(action, StopVm) and action.restart:
             found += self._bridge_of(mine)
         if isinstance(action, (CreateVm, UpdateVm, StartVm)) and str(action.address) in self._released:
@@ -100,6 +107,9 @@ class _Edges:
             found += self._builds_of(mine)
         if isinstance(action, StartVm):
             found += self._up_first(action)
+            if action.network is not None and action.network.name in self._rules:
+                # No VM runs on a network whose rules do not know it.
+                found.append(self._rules[action.network.name].id)
         if isinstance(action, StopVm):
             found += [i for name in self._dependents[action.name] for i in _ids(self._of_vm.get(name, ()), StopVm)]
         if action.name in self._approvals and isinstance(action, (StopVm, DeleteTap, TrashVm)):
@@ -153,6 +163,47 @@ class _Edges:
             if have is None or network in (have.spec.network, have.network):
                 found += _ids(actions, StopVm, DeleteTap)
         return found
+
+    def _before_rules(self, action: EnsureRules) -> list[str]:
+        """Rules that a VM is no longer in cut it off, and it may have something to write until it has stopped."""
+        found = [self._bridges[action.name].id] if action.name in self._bridges else []
+        stays = {(member.vm, member.address) for member in action.rules.vms}
+        wanted = {(port.host_port, port.protocol) for port in action.rules.ports}
+        for name, actions in self._of_vm.items():
+            have = self._observed.vms.get(name)
+            if have is None:
+                continue
+            if have.network == action.name:
+                waits = (name, have.lease) not in stays
+            else:
+                # The VMM of a user-mode network has its ports for as long as it runs.
+                waits = any((port.host_port, port.protocol) in wanted for port in have.spec.ports)
+            if waits:
+                found += _ids(actions, StopVm)
+        return found + self._gives_way.get(action.name, [])
+
+    def _ports_that_move(self) -> dict[str, list[str]]:
+        """Network → the changes of other networks that let go of a port of the host which it is to publish.
+
+        Networks that exchange ports do not wait for each other; the helper refuses them.
+        """
+        had: defaultdict[tuple[int, str], set[str]] = defaultdict(set)
+        for vm in self._observed.vms.values():
+            for port in vm.spec.ports if vm.bridged else ():
+                had[port.host_port, port.protocol].add(vm.network)
+        let_go: dict[str, str] = {name: action.id for name, action in self._rules.items()}
+        let_go |= {delete.name: delete.id for delete in self._deleted}
+        moves = {
+            name: sorted(
+                {n for port in action.rules.ports for n in had[port.host_port, port.protocol] if n in let_go} - {name}
+            )
+            for name, action in self._rules.items()
+        }
+        return {
+            name: [let_go[n] for n in others if not _leads_to(n, name, moves)]
+            for name, others in moves.items()
+            if others
+        }
 
     def _room(self) -> dict[str, list[str]]:
         """Network → what must happen before its bridge gets its address: two bridges cannot serve one network.

@@ -17,6 +17,7 @@ from reconciler.plan.images import plan_images
 from reconciler.plan.kernels import plan_kernels
 from reconciler.plan.networks import plan_networks
 from reconciler.plan.order import order
+from reconciler.plan.rules import plan_rules
 from reconciler.plan.vms import Decision, World, plan_vm
 
 
@@ -47,6 +48,7 @@ def plan(desired: DesiredState, observed: ObservedState, options: PlanOptions | 
     world = World(
         observed=observed,
         networks={**observed.networks, **desired.networks},
+        declared=frozenset(desired.networks),
         addresses=addresses,
         full=frozenset(full),
         artifacts=_artifacts(desired, observed),
@@ -65,6 +67,7 @@ def plan(desired: DesiredState, observed: ObservedState, options: PlanOptions | 
             in_use.setdefault(decision.keeps, name)
     prune = options.prune or not options.unattended
     networks, held_networks = plan_networks(desired, observed, in_use, prune=prune)
+    rules, held_rules = plan_rules(desired.vms, world, decisions, in_use)
     vm_actions = [action for decision in decisions.values() for action in decision.actions]
     vm_held = [held for decision in decisions.values() for held in decision.held]
     actions = [
@@ -72,12 +75,13 @@ def plan(desired: DesiredState, observed: ObservedState, options: PlanOptions | 
         *kernels,
         *images,
         *networks,
+        *rules,
         *_unused_taps(desired, observed),
         *verdict.steps,
         *vm_actions,
         *waits(decisions, observed.vms),
     ]
-    held = (*held_kernels, *held_images, *held_networks, *vm_held)
+    held = (*held_kernels, *held_images, *held_networks, *held_rules, *vm_held)
     return Plan(environment=desired.environment, steps=order(actions, observed), held=held, approval=verdict.approval)
 
 

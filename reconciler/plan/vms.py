@@ -34,6 +34,8 @@ class World:
     observed: ObservedState
     networks: Mapping[str, Network]
     """Those of the file, and for VMs that are left as they are, those of the inventory."""
+    declared: frozenset[str] = frozenset()
+    """Which of them are the file's."""
     addresses: Mapping[str, IPv4Address]
     full: frozenset[str]
     """VMs for which their network has no address left."""
@@ -105,6 +107,8 @@ def _blind(want: Vm | None, have: ObservedVm | None, observed: ObservedState) ->
         for links in (observed.taps, observed.bridges):
             if isinstance(links, Unknown):
                 return f"the links of this host cannot be read: {links.reason}"
+        if isinstance(observed.rules, Unknown):
+            return f"the packet filter's rules cannot be read: {observed.rules.reason}"
     return None
 
 

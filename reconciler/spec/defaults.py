@@ -8,7 +8,7 @@ from typing import Any
 
 from reconciler.spec import published
 from reconciler.spec.problems import Path
-from reconciler.spec.tree import Document, MapNode, Node, ScalarNode, plain
+from reconciler.spec.tree import Document, MapNode, Node, ScalarNode, child, plain
 
 
 class Origin(Enum):
@@ -45,14 +45,19 @@ def look_up(document: Document, *places: Path, default: Any = None) -> Given:
         node: Node | None = document.root
         bad = node.bad if node is not None else False
         for part in path:
-            member = node.members.get(str(part)) if isinstance(node, MapNode) else None
-            node = member.value if member is not None else None
+            node = child(node, part)
             bad = bad or (node is not None and node.bad)
         if bad:
             return Given(path, Origin.BAD)
         if node is not None:
             return Given(path, Origin.FILE, node.value if isinstance(node, ScalarNode) else plain(node))
     return Given(places[0], Origin.NOWHERE if default is None else Origin.SCHEMA, default)
+
+
+def names_of(document: Document, section: str) -> list[str]:
+    """The names that a section of the file declares, rightly or wrongly."""
+    node = document.find((section,))
+    return list(node.members) if isinstance(node, MapNode) else []
 
 
 @dataclass(frozen=True, slots=True)

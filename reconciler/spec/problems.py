@@ -15,6 +15,7 @@ Path = tuple[str | int, ...]
 MAX_SHOWN = 50
 MAX_PROBLEMS = 200  # more are not looked for: what is wrong everywhere is told by the first of them
 MAX_QUOTED = 80
+_FEW = 20  # words that are worth listing
 _PLAIN_KEY = re.compile(r"[A-Za-z_$][A-Za-z0-9_-]{0,39}")
 
 
@@ -86,6 +87,6 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(wrong[:64], candidates[:1000], n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]!r}?"
-    if candidates and len(candidates) <= 16:
+    if candidates and len(candidates) <= _FEW:
         return f"known here: {', '.join(candidates)}"
     return ""

@@ -39,6 +39,7 @@ Generated from `schemas/banger.schema.json` by `python -m reconciler.spec.refere
 _SECTIONS = (
     ("params", "param", "params.NAME"),
     ("networks", "network", "networks.NAME"),
+    ("", "egress", "networks.NAME.egress[]"),
     ("kernels", "kernel", "kernels.NAME"),
     ("", "debianKernel", "kernels.NAME.debian"),
     ("images", "image", "images.NAME"),

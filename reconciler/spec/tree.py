@@ -71,6 +71,16 @@ def plain(node: Node) -> Any:
     return node.value
 
 
+def child(node: Node | None, part: str | int) -> Node | None:
+    """What a mapping or a list has under a key or an index; None if nothing."""
+    if isinstance(node, MapNode):
+        member = node.members.get(str(part))
+        return member.value if member is not None else None
+    if isinstance(node, ListNode) and isinstance(part, int) and part < len(node.items):
+        return node.items[part]
+    return None
+
+
 @dataclass(slots=True)
 class Document:
     """One parsed file and the problems found in it so far."""
@@ -137,11 +147,5 @@ class Document:
         node: Node | None = self.root
         yield node
         for part in path:
-            if isinstance(node, MapNode):
-                member = node.members.get(str(part))
-                node = member.value if member is not None else None
-            elif isinstance(node, ListNode) and isinstance(part, int) and part < len(node.items):
-                node = node.items[part]
-            else:
-                node = None
+            node = child(node, part)
             yield node

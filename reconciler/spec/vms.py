@@ -16,6 +16,7 @@ from reconciler.model.desired import (
     Kernel,
     Network,
     OnChange,
+    Publication,
     Ready,
     RestartPolicy,
     RunState,
@@ -25,7 +26,8 @@ from reconciler.model.desired import (
 from reconciler.model.ids import OBJECT_NAME
 from reconciler.spec.defaults import Given, Origin, VmFields, look_up
 from reconciler.spec.depends import resolve_dependencies
-from reconciler.spec.problems import did_you_mean
+from reconciler.spec.problems import Path, did_you_mean
+from reconciler.spec.publications import Written, check_clashes, resolve_ports
 from reconciler.spec.tree import Document, MapNode
 from reconciler.spec.values import DISK, MEMORY, TIMEOUT, TTL, mount_path, seconds, size_in_bytes
 
@@ -56,6 +58,7 @@ def resolve_vms(
     vms: dict[str, Vm] = {}
     origins: dict[str, str] = {}
     expansion: dict[str, list[str]] = {}
+    published: list[tuple[str, Path, Publication]] = []
     if _too_many(document, list(section.members)):
         return {}
     for name in section.members:
@@ -65,14 +68,17 @@ def resolve_vms(
             continue
         template = builder.build(name)
         expansion[name] = _expand(document, name)
-        for expanded in expansion[name]:
+        for place, expanded in enumerate(expansion[name]):
             if expanded in origins:
                 line, _ = document.position(("vms", origins[expanded]), key=True)
                 message = f"makes a VM {expanded!r}, which {origins[expanded]!r} on line {line} makes too"
                 document.report(("vms", name), message, "rename one of them", key=True)
             origins.setdefault(expanded, name)
+            ports = [(written.path, written.advanced(place)) for written in builder.ports.get(name, ())]
+            published += [(expanded, path, port) for path, port in ports]
             if template is not None:
-                vms[expanded] = replace(template, name=expanded)
+                vms[expanded] = replace(template, name=expanded, ports=tuple(sorted(port for _, port in ports)))
+    check_clashes(document, published)
     _check_room(document, vms, networks)
     dependencies = resolve_dependencies(document, list(section.members), expansion)
     return {name: replace(vm, depends_on=dependencies.get(origins[name], ())) for name, vm in vms.items()}
@@ -135,6 +141,8 @@ class _Builder:
         self._kernels = kernels
         self._images = images
         self._addresses: dict[tuple[str, IPv4Address], str] = {}
+        self.ports: dict[str, list[Written]] = {}
+        """What each VM of the file publishes, the first of its `count` speaking for all."""
 
     def build(self, name: str) -> Vm | None:
         """The VM under its name in the file, or None where something that was reported is missing for it."""
@@ -145,6 +153,8 @@ class _Builder:
         disk = size_in_bytes(self._document, fields.get("disk"), *DISK)
         address = self._address(fields, network)
         volumes = self._volumes(fields)
+        count = _count(self._document, name) or 1
+        self.ports[name] = resolve_ports(self._document, (*fields.path, "ports"), network, self._networks, count)
         ready = self._ready(fields, network)
         simple = [fields.get(key) for key in ("cpus", "backend", "protect", "state", "restart", "onChange")]
         ttl = seconds(self._document, fields.get("ttl"), *TTL)

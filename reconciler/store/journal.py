@@ -17,6 +17,7 @@ _REASONS: Mapping[str, str] = {
     "FetchKernel": "Fetched",
     "BuildImage": "Built",
     "EnsureBridge": "Ensured",
+    "EnsureRules": "Filtered",
     "DeleteBridge": "Deleted",
     "EnsureTap": "Connected",
     "DeleteTap": "Disconnected",

@@ -251,7 +251,6 @@ def test_a_pass_over_a_thousand_vms_is_quick(tmp_path: Path, record: Record) -> 
         took = [one_pass() for _ in range(15)]
         assert engine.database.rows("SELECT total_changes()")[0][0] == writes
         exits.stop()
-        host.close()
         engine.close()
     assert all(report.error is None and report.plan is not None and not report.plan.steps for report in reports)
     used, passed = (statistics.median(column) * 1000 for column in zip(*took, strict=True))

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from reconciler import doctor
 from reconciler.doctor import Check, Status, network, qemu, storage, tools, user
+from reconciler.drivers.network import connect
 from reconciler.lib import debian
 from reconciler.lib.paths import Paths
 from reconciler.lib.run import Completed
 from tests.cli.conftest import Run
+from tests.fakes.helper import FakeHelper
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,3 +132,27 @@ def test_subordinate_ids(tmp_path: Path, text: str, ids: int) -> None:
     path.write_text(text)
     assert user.granted(path, "dev", 1000) == ids
     assert user.granted(tmp_path / "absent", "dev", 1000) == 0
+
+
+def _filter(helper: FakeHelper, monkeypatch: pytest.MonkeyPatch) -> list[Check]:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(connect, "open_helper", lambda **_: nullcontext(helper))
+    return list(network.packet_filter())
+
+
+def test_chains_of_others_that_drop_are_named_with_a_way_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    helper = FakeHelper()
+    assert [check.status for check in _filter(helper, monkeypatch)] == [Status.OK]
+    helper.blockers = ("ip filter FORWARD", "inet firewalld filter_FORWARD", "inet mine forward")
+    checks = _filter(helper, monkeypatch)
+    assert [check.name for check in checks] == ["packet-filter", "packet-filter-2", "packet-filter-3"]
+    assert all(check.status is Status.WARN for check in checks)
+    assert "ip filter FORWARD" in checks[0].detail and "DOCKER-USER" in str(checks[0].hint)
+    assert "firewall-cmd" in str(checks[1].hint) and "inet mine forward" in str(checks[2].hint)
+
+
+def test_a_packet_filter_that_cannot_be_read_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    helper = FakeHelper()
+    helper.unreadable = True
+    (check,) = _filter(helper, monkeypatch)
+    assert check.status is Status.WARN and "nft: command not found" in check.detail and check.hint

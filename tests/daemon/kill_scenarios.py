@@ -83,6 +83,10 @@ def _lose_bridge(host: LastingHost) -> None:
     host.helper.lose_bridge(next(iter(host.helper.bridges)))
 
 
+def _flush(host: LastingHost) -> None:
+    host.helper.flush_rules()
+
+
 def _lose_tap(host: LastingHost) -> None:
     host.helper.lose_tap(next(iter(host.helper.taps)))
 
@@ -208,6 +212,18 @@ SCENARIOS: Mapping[str, Scenario] = {
     "a vmm that was killed": Scenario(before=BOTH, after=BOTH, disturb=_lose_vm),
     "a bridge that was removed": Scenario(
         starts=frozenset(), before=BOTH, after=BOTH, disturb=_lose_bridge, untouched=frozenset({"dev", "other"})
+    ),
+    "a packet filter that was flushed": Scenario(
+        starts=frozenset(), before=BOTH, after=BOTH, disturb=_flush, untouched=frozenset({"dev", "other"})
+    ),
+    "a port that is published": Scenario(
+        starts=frozenset(),
+        before=BOTH,
+        after=file(dev={**LAB, "ports": ["8080:80"]}, other=ALONE),
+        untouched=frozenset({"dev", "other"}),
+        end=lambda host, rows: (
+            [r.fields["ports"] for r in host.helper.rules.values()] == [[("", 8080, "tcp", "dev", 80)]]
+        ),
     ),
     "a tap that was removed": Scenario(before=BOTH, after=BOTH, disturb=_lose_tap),
     "a reboot of the host": Scenario(

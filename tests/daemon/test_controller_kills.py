@@ -115,6 +115,11 @@ def check(host: LastingHost, controller: Unthreaded) -> None:
     finally:
         engine.close()
     assert {key[2] for key in host.helper.bridges} == networks.keys(), "a bridge too many, or one too few"
+    assert {key[2] for key in host.helper.rules} == networks.keys(), "rules too many, or too few"
+    for (_, _, network), rules in host.helper.rules.items():
+        everybody = inventory(host).values()  # also one whose restoration was cut off
+        known = {(row.name, str(row.address)) for row in everybody if row.spec.network == network}
+        assert rules.intact and set(rules.fields["vms"]) == known, "rules that do not know who is there"
     bridges = {bridge.name for bridge in host.helper.bridges.values()}
     assert all(tap.master in bridges and host.backend.holds(tap.name) for tap in host.helper.taps.values())
     assert all(row.booted for row in on.values()), "a start that was not recorded"

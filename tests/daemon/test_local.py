@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv6Network
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from reconciler.api.service import ApplyOptions, Source, VmRef, VmVerb
 from reconciler.daemon.engine import Engine
 from reconciler.lib.errors import BangerError, NotReadyError, UsageError
 from reconciler.lib.units import MIB
-from reconciler.model.desired import Ready, RunState
+from reconciler.model.desired import Egress, Protocol, Publication, Ready, RunState
 from reconciler.model.outcome import Result
 from reconciler.model.status import State
 from tests.fakes.host import Host, desired, image, network, vm
@@ -218,6 +219,54 @@ def test_a_reboot_starts_what_should_run(host: Host) -> None:
     assert not host.apply(wanted).failed
     assert host.running() == {"env/dev"}
     assert host.plan(wanted).empty
+
+
+def test_the_packet_filter_knows_everybody_on_the_network_before_they_start(host: Host) -> None:
+    port = Publication(host_address="127.0.0.1", host_port=8080, protocol=Protocol.TCP, guest_port=80)
+    lab = replace(network(), cidr6=IPv6Network("fd00:30:7::/64"), isolated=True, egress=(Egress(to="10.0.0.0/8"),))
+    web = replace(vm("web", network="lab"), ports=(port,))
+    wanted = desired(vm("off", network="lab", state=RunState.STOPPED), web, networks=[lab])
+    assert not host.apply(wanted).failed
+    (rules,) = host.helper.rules.values()
+    assert rules.fields == {
+        "cidr": "172.30.7.0/24",
+        "cidr6": "fd00:30:7::/64",
+        "nat": True,
+        "isolated": True,
+        "dns": True,
+        "restricted": True,
+        "egress": [("10.0.0.0/8", "any", 0, 0)],
+        "vms": [("off", "172.30.7.2"), ("web", "172.30.7.3")],
+        "ports": [("127.0.0.1", 8080, "tcp", "web", 80)],
+    }
+    assert host.helper.calls.index("ensure rules lab") < host.helper.calls.index("ensure tap web")
+    (bridge,) = host.helper.bridges.values()
+    assert str(bridge.cidr6) == "fd00:30:7::/64"
+    assert host.plan(wanted).empty
+
+
+def test_a_flushed_packet_filter_is_drift_and_restarts_nobody(host: Host) -> None:
+    wanted = desired(vm("dev", network="lab"), networks=[network()])
+    host.apply(wanted)
+    before = dict(host.helper.rules)
+    host.helper.flush_rules()
+    (status,) = host.service.networks("env")
+    assert not status.ready and "the packet filter has no rules for it" in status.message
+    assert [step.id for step in host.apply(wanted).plan.steps] == ["filter network/lab"]
+    assert host.helper.rules == before and len(host.backend.starts) == 1
+    (status,) = host.service.networks("env")
+    assert status.ready and status.details["vms"] == {"dev": "172.30.7.2"} and status.details["rules"] == "intact"
+
+
+def test_an_unreadable_packet_filter_holds_what_needs_it_and_nothing_else(host: Host) -> None:
+    """I4."""
+    wanted = desired(vm("dev", network="lab"), vm("alone"), networks=[network()])
+    host.apply(wanted)
+    host.helper.unreadable = True
+    calls = list(host.helper.calls)
+    held = host.apply(desired(vm("alone"))).plan.held
+    assert {h.object for h in held} == {"network/lab", "vm/dev"} and "nft: command not found" in held[0].reason
+    assert host.helper.calls == calls and host.running() == {"env/dev", "env/alone"}
 
 
 def test_an_unreadable_process_table_stops_everything_that_depends_on_it(host: Host) -> None:

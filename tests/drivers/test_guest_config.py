@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import tarfile
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 
 import pytest
@@ -84,6 +84,25 @@ def test_the_disk_is_private_padded_reproducible_and_rooted(tmp_path: Path) -> N
     assert [p.name for p in tmp_path.iterdir()] == ["config.tar"]
     with tarfile.open(path) as tar:
         assert {(member.uid, member.gid, member.mtime) for member in tar} == {(0, 0, 0)}
+
+
+def read(disk: Path) -> dict[str, str]:
+    with tarfile.open(disk) as tar:
+        files = {member.name: tar.extractfile(member) for member in tar if member.isreg()}
+        return {name: file.read().decode() for name, file in files.items() if file is not None}
+
+
+def test_ipv6_is_two_more_files(tmp_path: Path) -> None:
+    plain, with6 = tmp_path / "plain", tmp_path / "with6"
+    config.write(plain, PLAIN)
+    config.write(with6, replace(PLAIN, address6=IPv6Interface("fd00:30:7::a/64"), gateway6=IPv6Address("fd00:30:7::1")))
+    before, after = read(plain), read(with6)
+    added = {name: after.pop(name) for name in after.keys() - before.keys()}
+    assert added == {
+        "banger/config/address6": "fd00:30:7::a/64\n",
+        "banger/config/gateway6": "fd00:30:7::1\n",
+    }
+    assert after == before
 
 
 def test_a_guest_without_network_has_no_address_files(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def open_tools(home: Path) -> Iterator[Tools]:
             backend=FakeBackend(),
             accelerator=lambda vmlinux: TCG,
             boots=BootGate(clock, settle=lambda vmm, clock, limit: None),
-            open_helper=lambda: helper,  # type: ignore[arg-type,return-value]  # has a client's calls
+            helper=lambda: helper,  # type: ignore[arg-type,return-value]  # has a client's calls
         )
     finally:
         database.close()

@@ -280,18 +280,6 @@ def test_the_tables_cover_every_action() -> None:
     assert set(dispatch.RECORD) <= every and set(dispatch.RECORD) >= dispatch.RECORD_ONLY
 
 
-def test_the_helper_is_opened_once_and_closed_once(tools: Tools) -> None:
-    opened: list[object] = []
-    real = tools.open_helper
-    tools.open_helper = lambda: (opened.append(1), real())[1]
-    run(tools, dispatch.perform, *(step(f"v{n}") for n in range(10)))
-    assert len(opened) == 1
-    helper = tools.helper()
-    tools.close()
-    tools.close()
-    assert helper.closed == 1  # type: ignore[attr-defined]  # the fake one's
-
-
 def test_many_that_wait_for_a_guest_delay_nobody_else(tools: Tools) -> None:
     """I7: more waits than there are workers."""
     done = threading.Event()

@@ -227,23 +227,3 @@ def test_waiting_obeys_the_user(tools: Tools, backend: FakeBackend, monkeypatch:
     answering(monkeypatch, lambda: bool(cancel.cancel()))
     outcome = run_one(tools, await_ready(1e9))
     assert outcome.result is Result.CANCELLED and isinstance(outcome.error, CancelledError)
-
-
-def test_copies_of_tools_have_one_helper(tools: Tools) -> None:
-    opened = []
-
-    class Helper:
-        def close(self) -> None:
-            opened.append("closed")
-
-    def open_helper() -> Helper:
-        opened.append("opened")
-        return Helper()
-
-    first = dataclasses.replace(tools, open_helper=open_helper)  # type: ignore[arg-type]  # all that is asked of it
-    second = dataclasses.replace(first, environment="other")
-    assert second.helper() is first.helper() and opened == ["opened"]
-    assert (second.boots, second.ports) == (tools.boots, tools.ports)
-    first.close()
-    second.close()
-    assert opened == ["opened", "closed"]

@@ -18,6 +18,7 @@ from reconciler.drivers.guest import initramfs
 from reconciler.drivers.guest import probe as guest_probe
 from reconciler.drivers.images import debian
 from reconciler.drivers.kernels import fetch
+from reconciler.drivers.network import connect
 from reconciler.drivers.network import probe as network_probe
 from reconciler.drivers.vmm import probe as vmm_probe
 from reconciler.execute.boots import BootGate
@@ -28,6 +29,7 @@ from reconciler.lib.paths import KernelPaths, Paths
 from reconciler.lib.progress import Progress
 from reconciler.lib.units import MIB
 from reconciler.model.desired import DesiredState, Image, Kernel, Network, Ready, RunState, Vm, Volume
+from reconciler.model.observed_links import Links
 from reconciler.model.outcome import Outcome
 from reconciler.model.plan import Plan, Step
 from reconciler.model.status import ObjectStatus
@@ -125,7 +127,8 @@ class Host:
         self.service = LocalService(Engine(self.paths, self.clock))
         monkeypatch.setattr(daemon_drivers, "make_tools", self._tools)
         monkeypatch.setattr(vmm_probe, "find", self.backend.find)
-        monkeypatch.setattr(network_probe, "read_links", self.helper.read_links)
+        monkeypatch.setattr(network_probe, "read_links", self._read_links)
+        monkeypatch.setattr(connect, "open_helper", lambda **_: self.helper)
         monkeypatch.setattr(guest_probe, "ssh_banner", self._answers)
         monkeypatch.setattr(guest_probe, "port_open", lambda host, port, *_: self._answers(host, port, 0.0))
         monkeypatch.setattr(fetch, "fetch", self._fetch)
@@ -168,8 +171,11 @@ class Host:
             accelerator=lambda vmlinux: TCG,
             ports=shared.ports,
             boots=BootGate(shared.clock, settle=lambda vmm, clock, limit: None),
-            open_helper=lambda: self.helper,  # type: ignore[arg-type,return-value]  # has a client's calls
+            helper=shared.helper,
         )
+
+    def _read_links(self, install: str) -> Links:
+        return self.helper.read_links(install)  # late: a test may have put another helper there
 
     def _answers(self, host: str, port: int, timeout: float) -> bool:
         for vm_id in self.backend.table:

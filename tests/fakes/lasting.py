@@ -123,6 +123,10 @@ class LastingHelper(FakeHelper):
         with effect(self.keep):
             return super().delete_bridge(**fields)
 
+    def ensure_rules(self, **fields: Any) -> bool:
+        with effect(self.keep):
+            return super().ensure_rules(**fields)
+
     def ensure_tap(self, **fields: Any) -> str:
         with effect(self.keep):
             there = set(self.taps)
@@ -170,7 +174,6 @@ class LastingHost(Host):
             (keys, "run", _keygen),
         ):
             monkeypatch.setattr(module, name, fake)
-        monkeypatch.setattr("reconciler.drivers.network.probe.read_links", self.helper.read_links)
 
     def save(self) -> None:
         backend, helper = self.backend, self.helper
@@ -205,6 +208,7 @@ class LastingHost(Host):
         self.backend.power_cut()
         self.helper.bridges.clear()
         self.helper.taps.clear()
+        self.helper.flush_rules()
         shutil.rmtree(self.paths.runtime, ignore_errors=True)
         self.save()
 
@@ -232,7 +236,7 @@ class LastingHost(Host):
 
 
 _BACKEND = frozenset({"table", "boots", "starts", "stops", "kills", "born", "opened", "disks", "wrong"})
-_HELPER = frozenset({"bridges", "taps", "calls", "numbers", "made"})
+_HELPER = frozenset({"bridges", "taps", "rules", "generation", "calls", "numbers", "made"})
 
 
 def _create_disk(path: Path, size: int, label: str) -> bool:

@@ -177,6 +177,10 @@ class FakeService:
         self._called("vms", environment)
         return [o for o in self.objects if o.kind is Noun.VM and environment in (None, o.environment)]
 
+    def networks(self, environment: str | None) -> list[ObjectStatus]:
+        self._called("networks", environment)
+        return [o for o in self.objects if o.kind is Noun.NETWORK and environment in (None, o.environment)]
+
     def resolve(self, name: str, environment: str | None) -> VmRef:
         self._called("resolve", name, environment)
         if "/" in name:

@@ -103,7 +103,6 @@ class Unthreaded(Controller):
             if ask is not None:
                 ask(self)
                 wheel.turn(self._clock)
-            host.close()
 
     def last_plan(self, environment: str) -> Plan | None:
         return self._passes.plan(environment)

@@ -7,15 +7,16 @@ observation never shows; the tests compare them before and after.
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv6Interface
 
 from reconciler.model import actions as a
 from reconciler.model.changes import boot_facts, creation_facts
 from reconciler.model.ids import mac_address
 from reconciler.model.observed import ObservedState, ObservedVm, ObservedVolume, Unknown
-from reconciler.model.observed_links import ObservedBridge, ObservedTap
+from reconciler.model.observed_links import ObservedBridge, ObservedRules, ObservedTap
 from reconciler.model.outcome import Result
 from reconciler.model.plan import Plan
+from reconciler.model.rules import NetworkRules
 
 
 def bridge_name(network: str) -> str:
@@ -40,6 +41,8 @@ class World:
         self.killed: list[str] = []
         self.silent: set[str] = set()
         """VMs that never answer."""
+        self.loaded: dict[str, NetworkRules] = {}
+        """The rules that were replaced here, by network."""
         self._next_pid = 10_000
 
     def run(self, plan: Plan, fail: frozenset[str] = frozenset()) -> dict[str, Result]:
@@ -65,6 +68,7 @@ class World:
         vms, bridges, taps = dict(s.vms), s.bridges, s.taps
         assert not isinstance(bridges, Unknown) and not isinstance(taps, Unknown)
         bridges, taps = dict(bridges), dict(taps)
+        assert not isinstance(s.rules, Unknown)
         assert not isinstance(s.images, Unknown) and not isinstance(s.kernels, Unknown)
         match action:
             case a.FetchKernel():
@@ -83,15 +87,25 @@ class World:
                     mtu=n.mtu,
                     up=True,
                     addresses=(IPv4Interface(f"{n.gateway}/{n.cidr.prefixlen}"),),
+                    addresses6=() if n.cidr6 is None else (IPv6Interface(f"{n.gateway6}/{n.cidr6.prefixlen}"),),
                     ports=old.ports if old else (),
                 )
                 self.state = replace(s, bridges=bridges, networks={**s.networks, n.name: n})
+            case a.EnsureRules():
+                if action.name not in bridges:
+                    raise RefusedError("rules need their bridge")
+                self._rules_make_sense(action)
+                rules = {**s.rules, action.name: ObservedRules(digest=action.rules.digest, intact=True)}
+                self.loaded[action.name] = action.rules
+                self.state = replace(s, rules=rules, networks={**s.networks, action.name: action.network})
             case a.DeleteBridge():
                 gone = bridges.pop(action.name, None)
+                self.loaded.pop(action.name, None)
                 if gone:
                     taps = {k: replace(t, master=None) if t.master == gone.name else t for k, t in taps.items()}
                 networks = {k: v for k, v in s.networks.items() if k != action.name}
-                self.state = replace(s, bridges=bridges, taps=taps, networks=networks)
+                rules = {k: v for k, v in s.rules.items() if k != action.name}
+                self.state = replace(s, bridges=bridges, taps=taps, networks=networks, rules=rules)
             case a.EnsureTap():
                 if action.network not in bridges:
                     raise RefusedError("a tap needs its bridge")
@@ -143,6 +157,7 @@ class World:
                     assert action.address in action.network.cidr
                     if action.network.name not in bridges:
                         raise RefusedError("a tap needs its bridge")
+                    self._rules_know(action)
                     # Like the real start, which makes sure of the tap itself.
                     taps[action.name] = ObservedTap(
                         name=tap_name(action.name),
@@ -213,6 +228,26 @@ class World:
     def _trash_volumes(self, vm: str) -> None:
         self.trashed_volumes += [v for v in self.state.volumes if v.vm == vm]
         self.state = replace(self.state, volumes=tuple(v for v in self.state.volumes if v.vm != vm))
+
+    def _rules_make_sense(self, action: a.EnsureRules) -> None:
+        """What the root helper would say of them."""
+        addresses = [member.address for member in action.rules.vms]
+        assert len(addresses) == len(set(addresses)), "one address for two VMs"
+        assert all(address in action.network.cidr for address in addresses)
+        assert {port.vm for port in action.rules.ports} <= {member.vm for member in action.rules.vms}
+        mine = {(port.host_port, port.protocol) for port in action.rules.ports}
+        for name, other in self.loaded.items():
+            if name != action.name and mine & {(port.host_port, port.protocol) for port in other.ports}:
+                raise RefusedError("a port is taken")
+
+    def _rules_know(self, action: a.StartVm) -> None:
+        """No VM runs without its anti-spoofing; rules of before this world are not known."""
+        assert action.network is not None and not isinstance(self.state.rules, Unknown)
+        there = self.state.rules.get(action.network.name)
+        assert there is not None and there.intact, "a network without rules"
+        rules = self.loaded.get(action.network.name)
+        if rules is not None:
+            assert (action.name, action.address) in {(member.vm, member.address) for member in rules.vms}
 
     def _address_is_free(self, name: str, action: a.CreateVm | a.StartVm) -> None:
         users = [

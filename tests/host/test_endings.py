@@ -14,6 +14,7 @@ from reconciler.lib.clock import SystemClock
 from reconciler.lib.paths import Paths
 from reconciler.model.desired import RestartPolicy
 from reconciler.model.observed import Ended, ObservedVm
+from reconciler.model.observed_links import Filter
 from reconciler.observe.snapshot import observe
 from reconciler.store.db import Database
 from reconciler.store.inventory import Inventory
@@ -27,7 +28,7 @@ def look(home: Home) -> ObservedVm:
     paths = Paths.discover({"BANGER_HOME": str(home.root)})
     database = Database(paths.database, create=False)
     try:
-        return observe(home.environment, Inventory(database), paths).vms["dev"]
+        return observe(home.environment, Inventory(database), paths, lambda install: Filter()).vms["dev"]
     finally:
         database.close()
 

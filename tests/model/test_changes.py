@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from ipaddress import IPv4Address, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,11 @@ from reconciler.model.changes import (
     refusals,
     spec_key,
 )
-from reconciler.model.desired import Volume
+from reconciler.model.desired import Egress, Protocol, Publication, Volume
 from reconciler.model.ids import identity, mac_address
 from reconciler.model.outcome import Result
 from reconciler.model.plan import Held, Plan, Step
+from reconciler.model.rules import build_rules
 from reconciler.model.status import Condition, ConditionType
 from tests.fakes.host import KERNEL, image, network, vm
 
@@ -165,12 +167,19 @@ def test_disruptive_steps_are_those_that_stop_or_take_away() -> None:
     assert [step.action for step in plan_of(update, STOP, trash, START).disruptive] == [STOP, trash]
 
 
+RULES = build_rules(
+    dataclasses.replace(network(), cidr6=IPv6Network("fd00:30:7::/64"), egress=(Egress(to="example.org"),)),
+    {"dev": IPv4Address("172.30.7.2")},
+    {"dev": (Publication(host_address="", host_port=8080, protocol=Protocol.TCP, guest_port=80),)},
+)
+
 SAMPLES: dict[type, a.Action] = {
     type(action): action
     for action in (
         a.FetchKernel(name="debian", reason="r", kernel=KERNEL),
         a.BuildImage(name="base", reason="r", image=image("base", "git")),
         a.EnsureBridge(name="lab", reason="r", network=network()),
+        a.EnsureRules(name="lab", reason="r", network=network(), rules=RULES),
         a.DeleteBridge(name="lab", reason="r"),
         a.EnsureTap(name="dev", reason="r", network="lab", mtu=1500),
         a.DeleteTap(name="dev", reason="r"),

@@ -2,7 +2,7 @@
 
 name      what the case shows, as a sentence
 was       the file that the host was converged to before (absent: nothing is there)
-drift     what happened to the host since: `{vm: NAME, FIELD: VALUE}` and likewise for tap and bridge, `{gone: KIND/NAME}`,
+drift     what happened to the host since: `{vm: NAME, FIELD: VALUE}` and likewise for tap, bridge and rules, `{gone: KIND/NAME}`,
           `{unknown: PART}`, `{ghost: TAP}`, `{volume: VM/NAME, size: SIZE}`, `{stray: VM_ID}`, `{corpse: PATH}`
 desired   the file as it is now; `same` is `was`; with `delete: true` instead, the environment goes
 recreate  whether --allow-recreate was given
@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network
 from typing import Any
 
 from reconciler.lib.units import parse_duration, parse_size
@@ -30,10 +30,13 @@ from reconciler.model.desired import (
     Dependency,
     DependsOn,
     DesiredState,
+    Egress,
     Image,
     Kernel,
     Network,
     OnChange,
+    Protocol,
+    Publication,
     Ready,
     RestartPolicy,
     RunState,
@@ -111,7 +114,16 @@ def _desired(text: Mapping[str, Any]) -> DesiredState:
 def _network(name: str, fields: str | Mapping[str, Any]) -> Network:
     given: dict[str, Any] = {"cidr": fields} if isinstance(fields, str) else dict(fields)
     cidr = IPv4Network(given["cidr"])
-    return Network(name=name, cidr=cidr, mtu=given.get("mtu", 1500), nameservers=(cidr.network_address + 1,))
+    egress = given.get("egress")
+    return Network(
+        name=name,
+        cidr=cidr,
+        mtu=given.get("mtu", 1500),
+        cidr6=IPv6Network(given["cidr6"]) if "cidr6" in given else None,
+        nat=given.get("nat", True),
+        isolated=given.get("isolated", False),
+        egress=None if egress is None else tuple(Egress(to=to) for to in egress),
+    )
 
 
 def _vm(name: str, fields: Mapping[str, Any], images: Mapping[str, Image], kernel: Kernel) -> Vm:
@@ -119,6 +131,7 @@ def _vm(name: str, fields: Mapping[str, Any], images: Mapping[str, Image], kerne
     image = images[given.pop("image", next(iter(images)))]
     network = given.pop("network", "none")
     volumes = given.pop("volumes", {})
+    ports = sorted(_port(text) for text in given.pop("ports", ()))
     needs, ttl = given.pop("dependsOn", {}), given.pop("ttl", None)
     address, port, state = given.pop("address", None), given.pop("port", None), given.pop("state", "running")
     return Vm(
@@ -132,6 +145,7 @@ def _vm(name: str, fields: Mapping[str, Any], images: Mapping[str, Image], kerne
         disk=parse_size(given.pop("disk", "4GiB")),
         cpus=given.pop("cpus", 1),
         address=IPv4Address(address) if address else None,
+        ports=tuple(ports),
         ready=Ready(ssh=network != "none", port=port, timeout=given.pop("timeout", 90.0)),
         state=RunState(state),
         restart=RestartPolicy(given.pop("restart", "always")),
@@ -143,9 +157,15 @@ def _vm(name: str, fields: Mapping[str, Any], images: Mapping[str, Image], kerne
     )
 
 
+def _port(text: str) -> Publication:
+    *address, host, guest = text.split(":")
+    return Publication(host_address="".join(address), host_port=int(host), protocol=Protocol.TCP, guest_port=int(guest))
+
+
 def _drifted(state: ObservedState, change: dict[str, Any]) -> ObservedState:
     assert not isinstance(state.bridges, Unknown) and not isinstance(state.taps, Unknown)
-    vms, taps, bridges = dict(state.vms), dict(state.taps), dict(state.bridges)
+    assert not isinstance(state.rules, Unknown)
+    vms, taps, bridges, rules = dict(state.vms), dict(state.taps), dict(state.bridges), dict(state.rules)
     kind, name = next(iter(change.items()))
     fields = dict(list(change.items())[1:])
     match kind:
@@ -157,6 +177,8 @@ def _drifted(state: ObservedState, change: dict[str, Any]) -> ObservedState:
             if "addresses" in fields:
                 fields["addresses"] = tuple(IPv4Interface(a) for a in fields["addresses"])
             bridges[name] = replace(bridges[name], **fields)
+        case "rules":
+            rules[name] = replace(rules[name], **fields)
         case "gone":
             return _gone(state, *name.split("/"))
         case "unknown":
@@ -173,7 +195,7 @@ def _drifted(state: ObservedState, change: dict[str, Any]) -> ObservedState:
             return replace(state, corpses=(name,))
         case _:
             raise ValueError(f"unknown drift {kind!r}")
-    return replace(state, vms=vms, taps=taps, bridges=bridges)
+    return replace(state, vms=vms, taps=taps, bridges=bridges, rules=rules)
 
 
 def _vm_drift(vm: ObservedVm, fields: Mapping[str, Any]) -> ObservedVm:
@@ -198,6 +220,8 @@ def _gone(state: ObservedState, kind: str, name: str) -> ObservedState:
             taps = {k: replace(t, master=None) if t.master == bridge.name else t for k, t in state.taps.items()}  # type: ignore[union-attr]
             bridges = {k: v for k, v in state.bridges.items() if k != name}  # type: ignore[union-attr]
             return replace(state, bridges=bridges, taps=taps)
+        case "rules":
+            return replace(state, rules={k: v for k, v in state.rules.items() if k != name})  # type: ignore[union-attr]
         case "network":
             return replace(state, networks={k: v for k, v in state.networks.items() if k != name})
         case "images":

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
 from hypothesis import strategies as st
 
 from reconciler.lib.units import GIB, MIB
 from reconciler.model.changes import boot_facts, creation_facts
 from reconciler.model.desired import (
+    NO_NETWORK,
+    PREFIX6,
     Controller,
     Dependency,
     DependsOn,
     DesiredState,
+    Egress,
     Image,
     Kernel,
     Network,
     OnChange,
+    Protocol,
+    Publication,
     Ready,
     RestartPolicy,
     RunState,
@@ -26,14 +31,16 @@ from reconciler.model.desired import (
 )
 from reconciler.model.ids import mac_address
 from reconciler.model.observed import Ended, ObservedState, ObservedVm, ObservedVolume, Stray
-from reconciler.model.observed_links import ObservedBridge, ObservedTap
+from reconciler.model.observed_links import ObservedBridge, ObservedRules, ObservedTap
 from reconciler.plan import PlanOptions, plan
+from reconciler.plan.rules import recorded_rules
 from tests.fakes.world import World, bridge_name, tap_name
 
 NAMES = ["a", "b", "c", "d"]
 NETWORKS = ["lab", "dmz"]
 CIDRS = [IPv4Network("172.30.7.0/29"), IPv4Network("172.30.8.0/24"), IPv4Network("10.9.0.0/24")]
 TTL = 3600.0
+PORTS = [Publication(host_address="", host_port=port, protocol=Protocol.TCP, guest_port=80) for port in (8080, 8081)]
 KERNELS = [Kernel(name="debian", suite="bookworm", package=p) for p in ("linux-image-cloud-amd64", "linux-image-amd64")]
 PACKAGES = [(), ("git",), ("curl", "git")]
 IMAGE_IDS = [Image(name="any", suite="bookworm", packages=p, kernel="debian").id for p in PACKAGES]
@@ -52,9 +59,12 @@ def networks(draw: st.DrawFn) -> dict[str, Network]:
             name=name,
             cidr=cidr,
             mtu=draw(st.sampled_from([1500, 1500, 1400])),
-            nameservers=(cidr.network_address + 1,),
+            cidr6=draw(st.sampled_from([None, None, IPv6Network(f"fd00:{number}::/64")])),
+            nat=draw(_mostly),
+            isolated=draw(_rarely),
+            egress=draw(st.sampled_from([None, None, (), (Egress(to="10.0.0.0/8"),)])),
         )
-        for name, cidr in zip(NETWORKS, cidrs, strict=False)
+        for number, (name, cidr) in enumerate(zip(NETWORKS, cidrs, strict=False))
         if name in names
     }
 
@@ -119,6 +129,12 @@ def desired_states(draw: st.DrawFn) -> DesiredState:
             if (made.network, address) not in taken:
                 taken.add((made.network, address))
                 vms[name] = replace(made, address=address)
+    for port in PORTS:
+        # Few ports and few VMs, so that a port changes hands.
+        able = [name for name, made in vms.items() if made.network != NO_NETWORK]
+        if able and draw(st.booleans()):
+            name = draw(st.sampled_from(able))
+            vms[name] = replace(vms[name], ports=(*vms[name].ports, port))
     if draw(st.booleans()):
         vms = draw(dependencies(vms))
     return DesiredState(
@@ -141,6 +157,7 @@ def drifted_states(draw: st.DrawFn) -> ObservedState:
             mtu=draw(st.sampled_from([n.mtu, n.mtu, 1280])),
             up=draw(_mostly),
             addresses=(IPv4Interface(f"{n.gateway}/{n.cidr.prefixlen}"),) if draw(_mostly) else (),
+            addresses6=(IPv6Interface(f"{n.gateway6}/{PREFIX6}"),) if n.cidr6 is not None and draw(_mostly) else (),
         )
         for n in past.networks.values()
         if draw(_mostly)
@@ -190,7 +207,7 @@ def drifted_states(draw: st.DrawFn) -> ObservedState:
         gone = draw(st.sampled_from(NAMES))
         if gone not in vms:
             volumes.append(ObservedVolume(vm=gone, name="data", size=2 * GIB))
-    return ObservedState(
+    state = ObservedState(
         install="install",
         environment="env",
         generation=2,
@@ -204,6 +221,22 @@ def drifted_states(draw: st.DrawFn) -> ObservedState:
         strays=(Stray(vm_id="stray", pid=4242),) if draw(_rarely) else (),
         corpses=("/cache/images/.staging/x",) if draw(_rarely) else (),
     )
+    return replace(state, rules=draw(rules(state)))
+
+
+@st.composite
+def rules(draw: st.DrawFn, state: ObservedState) -> dict[str, ObservedRules]:
+    """Mostly those that fit; else flushed, tampered with, of an earlier state, or left over."""
+    found = {}
+    for name, network in state.networks.items():
+        fitting = recorded_rules(network, state).digest
+        if draw(_mostly):
+            found[name] = ObservedRules(
+                digest=draw(st.sampled_from([fitting, fitting, "0" * 16])), intact=draw(_mostly)
+            )
+    if draw(_rarely):
+        found.setdefault(draw(st.sampled_from(NETWORKS)), ObservedRules(digest="f" * 16, intact=True))
+    return found
 
 
 @st.composite

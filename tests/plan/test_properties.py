@@ -58,12 +58,30 @@ def test_execution_reaches_a_fixed_point_in_three_passes(
                 assert have.running == (vm.state is RunState.RUNNING)
         assert_nothing_is_left_over(desired, world.state, held)
     assert_no_address_is_used_twice(world.state)
+    assert_rules_know_who_runs(world, held)
+
+
+def assert_rules_know_who_runs(world: World, held: set[str]) -> None:
+    """As far as they were loaded here, by whatever VM is on the network, held back or not."""
+    for vm in world.state.vms.values():
+        rules = world.loaded.get(vm.network)
+        if vm.running and rules is not None and vm.lease in rules.cidr:
+            assert (vm.name, vm.lease) in {(member.vm, member.address) for member in rules.vms}
+            if f"vm/{vm.name}" not in held:
+                mine = {port.host_port for port in rules.ports if port.vm == vm.name}
+                assert mine == {port.host_port for port in vm.spec.ports} or any("network/" in h for h in held)
 
 
 def assert_nothing_is_left_over(desired: DesiredState, state: ObservedState, held: set[str]) -> None:
     assert not isinstance(state.bridges, Unknown) and not isinstance(state.taps, Unknown)
     assert {n for n in state.vms if f"vm/{n}" not in held} <= set(desired.vms)
-    assert {n for n in state.bridges if f"network/{n}" not in held} == set(desired.networks)
+    gone = {f"network/{n}" for n in (*state.bridges, *state.networks)} & held - {
+        f"network/{n}" for n in desired.networks
+    }
+    assert {n for n in state.bridges if f"network/{n}" not in gone} == set(desired.networks)
+    assert not isinstance(state.rules, Unknown)
+    assert {n for n in state.rules if f"network/{n}" not in gone} == set(desired.networks)
+    assert all(state.rules[n].intact for n in desired.networks)
     # What a VM runs with counts: with `onChange: next-start` that is not yet what its spec says.
     unbridged = (None, USER_NETWORK, NO_NETWORK)
     bridged = {vm.name for vm in state.vms.values() if vm.running and vm.booted.get("network") not in unbridged}
@@ -125,7 +143,7 @@ def test_what_is_held_is_not_touched(desired: DesiredState, observed: ObservedSt
     """I10: also a protected VM whose block is gone."""
     todo = plan(desired, observed, PlanOptions(allow_recreate=recreate))
     held = {h.object for h in todo.held}
-    harmless = (a.StartVm, a.AwaitReady, a.EnsureTap, a.EnsureBridge)  # what a VM may have as it is
+    harmless = (a.StartVm, a.AwaitReady, a.EnsureTap, a.EnsureBridge, a.EnsureRules)  # what a VM may have as it is
     for step in todo.steps:
         assert step.action.object not in held or isinstance(step.action, harmless), step.action.describe()
     protected = {n for n, vm in observed.vms.items() if vm.spec.protect and n not in desired.vms}
@@ -143,7 +161,9 @@ def _bridged(*vms: ObservedVm | None) -> bool:
 
 
 @many
-@given(desired_states(), observed_states(), st.sampled_from(["processes", "bridges", "taps", "images", "kernels"]))
+@given(
+    desired_states(), observed_states(), st.sampled_from(["processes", "bridges", "taps", "rules", "images", "kernels"])
+)
 def test_unknown_is_not_absent(desired: DesiredState, observed: ObservedState, part: str) -> None:
     """I4, for each part alone."""
     blind: ObservedState = replace(observed, **{part: BLIND})  # type: ignore[arg-type]
@@ -152,16 +172,23 @@ def test_unknown_is_not_absent(desired: DesiredState, observed: ObservedState, p
         match part, action:
             case "processes", a.DeleteBridge():
                 assert action.name not in {vm.spec.network for vm in observed.vms.values()}
+            case "processes", a.EnsureRules():
+                raise AssertionError("who runs with which address is not known")
             case "processes", _:
                 assert action.noun is not Noun.VM or isinstance(action, (a.KillStray, a.DeleteTap))
                 assert (
                     action.name not in observed.vms and action.name not in desired.vms
                 ) or action.noun is not Noun.VM
-            case "bridges" | "taps", a.EnsureBridge() | a.DeleteBridge():
-                assert part != "bridges"
-            case "bridges" | "taps", a.AwaitReady() | a.KillStray():
+            case "bridges" | "taps" | "rules", a.EnsureBridge() | a.EnsureRules() | a.DeleteBridge():
+                assert part == "taps"
+            case "bridges" | "taps" | "rules", a.AwaitReady() | a.KillStray():
                 pass  # neither is about links
-            case "bridges" | "taps", _ if action.noun is Noun.VM:
+            case "rules", a.DeleteTap():
+                # Of a VM that is nowhere: what is left of a VM needs no rules.
+                assert (action.name not in observed.vms and action.name not in desired.vms) or not _bridged(
+                    observed.vms.get(action.name)
+                )
+            case "bridges" | "taps" | "rules", _ if action.noun is Noun.VM:
                 want = desired.vms.get(action.name)
                 assert not (want and want.bridged) and not _bridged(observed.vms.get(action.name))
             case "images" | "kernels", a.CreateVm() | a.BuildImage() | a.FetchKernel():
@@ -184,7 +211,14 @@ def test_removal_leaves_only_trash_unless_something_is_protected(observed: Obser
         return
     world.run(todo)
     state = world.state
-    assert not state.vms and not state.bridges and not state.taps and not state.volumes and not state.networks
+    assert (
+        not state.vms
+        and not state.bridges
+        and not state.taps
+        and not state.rules
+        and not state.volumes
+        and not state.networks
+    )
     assert {vm.id for vm in observed.vms.values()} == {vm.id for vm in world.trash}
     assert {(v.vm, v.name) for v in observed.volumes} == {(v.vm, v.name) for v in world.trashed_volumes}
     assert isinstance(todo.steps[-1].action, a.ForgetEnvironment)

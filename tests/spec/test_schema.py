@@ -17,7 +17,7 @@ from reconciler.lib import units
 from reconciler.model.changes import VM_FIELDS, ChangeClass
 from reconciler.model.desired import Backend, Controller, DependsOn, OnChange, RestartPolicy, RunState
 from reconciler.model.ids import ENVIRONMENT_NAME, OBJECT_NAME
-from reconciler.spec import load_text, published, resolve, schema
+from reconciler.spec import load_text, networks, published, schema
 from reconciler.spec.load import MAX_DEPTH, MAX_WEIGHT
 from reconciler.spec.reference import render
 from reconciler.spec.vms import MAX_VMS
@@ -82,7 +82,9 @@ def test_every_field_of_a_vm_has_the_change_class_that_the_planner_uses() -> Non
     assert stated == VM_FIELDS
 
 
-@pytest.mark.parametrize("definition", ["network", "debianKernel", "debianImage", "volume", "ready", "controller"])
+@pytest.mark.parametrize(
+    "definition", ["network", "egress", "debianKernel", "debianImage", "volume", "ready", "controller"]
+)
 def test_every_other_field_has_a_change_class(definition: str) -> None:
     for field in DEFINITIONS[definition]["properties"].values():
         ChangeClass(field["x-change"])
@@ -90,7 +92,7 @@ def test_every_other_field_has_a_change_class(definition: str) -> None:
 
 def test_defaults_takes_every_field_of_a_vm_but_those_that_it_explains() -> None:
     refused = DEFINITIONS["defaults"]["x-refused"]
-    assert set(refused) == {"count", "address", "protect", "dependsOn"}
+    assert set(refused) == {"count", "address", "protect", "ports", "dependsOn"}
     assert set(DEFINITIONS["defaults"]["properties"]) == set(DEFINITIONS["vm"]["properties"]) - set(refused)
 
 
@@ -106,7 +108,7 @@ def test_the_limits_are_those_of_the_model_and_the_helper() -> None:
     assert range(mtu["minimum"], mtu["maximum"] + 1) == policy.MTU_RANGE
     assert schema()["properties"]["networks"]["maxProperties"] == policy.MAX_BRIDGES
     assert schema()["properties"]["vms"]["maxProperties"] == MAX_VMS == policy.MAX_TAPS
-    assert resolve.PREFIXES == policy.PREFIX_RANGE
+    assert networks.PREFIXES == policy.PREFIX_RANGE
 
 
 def test_a_file_without_a_controller_section_gets_the_model_s_defaults() -> None:

@@ -13,7 +13,7 @@ import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path, PurePosixPath
 
 from reconciler.drivers.guest import units
@@ -48,6 +48,7 @@ class GuestConfig:
     machine_id: 32 hex digits (machine-id(5)); written at the first boot only.
     mac: of the interface to configure, or None for a guest without network.
     address, gateway: static; None leaves the interface up without an address, or without a default route.
+    address6, gateway6: likewise, besides.
     nameservers, search: for resolv.conf(5).
     mtu: bytes.
     authorized_keys: lines of authorized_keys, valid for every user of the guest.
@@ -61,6 +62,8 @@ class GuestConfig:
     mac: str | None = None
     address: IPv4Interface | None = None
     gateway: IPv4Address | None = None
+    address6: IPv6Interface | None = None
+    gateway6: IPv6Address | None = None
     nameservers: tuple[IPv4Address, ...] = ()
     search: tuple[str, ...] = ()
     mtu: int = 1500
@@ -147,6 +150,8 @@ def _files(config: GuestConfig) -> Iterator[tuple[str, tuple[str, int]]]:
         "mtu": config.mtu,
         "address": config.address,
         "gateway": config.gateway,
+        "address6": config.address6,
+        "gateway6": config.gateway6,
     }
     for name, value in values.items():
         if value is not None:

@@ -93,6 +93,12 @@ configure_network() {
     must ip address add "$value" dev "$interface"
     value gateway
     [ -z "$value" ] || must ip route add default via "$value"
+    value address6
+    [ -n "$value" ] || return 0
+    # Usable a second later, when the kernel has made sure that nobody else has it (RFC 4862, section 5.4).
+    must ip -6 address add "$value" dev "$interface"
+    value gateway6
+    [ -z "$value" ] || must ip -6 route add default via "$value" dev "$interface"
 }
 
 mount_root() {

@@ -6,12 +6,15 @@ import errno
 import os
 import socket
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import reconciler
-from reconciler.helper.client import HelperClient
+from reconciler.helper.client import Connection, HelperClient
 from reconciler.lib.errors import BangerError, ErrorClass
 from reconciler.lib.paths import HELPER_SOCKET, Paths
 from reconciler.lib.run import spawn
@@ -59,6 +62,18 @@ class _Child:
         self.process.wait()
 
 
+class _Lasting:
+    """A thread that lasts as long as this object. What it starts does so too, where it would die with a thread that
+    goes before (PR_SET_PDEATHSIG, prctl(2)): a pool's, or one request's."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="helper")
+
+    def call(self, work: Callable[[], _Child]) -> _Child:
+        """What `work` returns or raises, there."""
+        return self._pool.submit(work).result()
+
+
 def open_helper(socket: Path = HELPER_SOCKET, uid: int | None = None, *, log: Path | None = None) -> HelperClient:
     """A connected client of the helper; close it, or use it as a context.
 
@@ -68,17 +83,54 @@ def open_helper(socket: Path = HELPER_SOCKET, uid: int | None = None, *, log: Pa
     uid: whose way to take; by default this process's effective uid.
     log: gets the audit lines of root's own helper; by default `helper.log` in the state directory.
 
-    Raises BangerError if there is no helper, or this user may not use it. A helper of root's own dies with the
-    thread that opens it (PR_SET_PDEATHSIG, prctl(2)): open it in one that lives as long as the client.
+    Raises BangerError if there is no helper, or this user may not use it.
     """
-    uid = os.geteuid() if uid is None else uid
-    if uid == 0:
-        target = log or Paths.discover(uid=0).state / "helper.log"
-        client = HelperClient(lambda: _start(target))
-    else:
-        client = HelperClient(lambda: _connect(socket))
+    client = HelperClient(_way(socket, uid, log))
     client.open()
     return client
+
+
+class WatchingClient(HelperClient):
+    """A client for a call that lasts: another thread can end it."""
+
+    def __init__(self, dial: Callable[[], Connection]) -> None:
+        super().__init__(self._remembered)
+        self._way = dial
+        self._current = threading.Lock()
+        self._dialled: Connection | None = None
+        self._over = False
+
+    def interrupt(self) -> None:
+        """Ends the call that waits, with a HelperLostError or a BangerError, and every later one."""
+        with self._current:
+            self._over = True
+            if self._dialled is not None:
+                try:
+                    self._dialled.socket.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass  # it is closed already
+
+    def _remembered(self) -> Connection:
+        with self._current:
+            if self._over:
+                raise BangerError("the watch on the root helper is over")
+            self._dialled = self._way()
+            return self._dialled
+
+
+def open_watching(path: Path = HELPER_SOCKET, uid: int | None = None, *, log: Path | None = None) -> WatchingClient:
+    """As `open_helper`."""
+    client = WatchingClient(_way(path, uid, log))
+    client.open()
+    return client
+
+
+def _way(path: Path, uid: int | None, log: Path | None) -> Callable[[], Connection]:
+    if (os.geteuid() if uid is None else uid) != 0:
+        return lambda: _connect(path)
+    target = log or Paths.discover(uid=0).state / "helper.log"
+    thread = _Lasting()
+    return lambda: thread.call(lambda: _start(target))
 
 
 def _connect(path: Path) -> _Dialled:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from reconciler.helper.names import managed
 
-_RTMGRP_LINK, _RTMGRP_IPV4_IFADDR = 0x1, 0x10
+_RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_NEWADDR, _RTM_DELADDR = 16, 17, 20, 21
 _IFLA_IFNAME = 3
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
@@ -46,7 +46,7 @@ class LinkWatch:
     Parameters
     ----------
     changed: called, in the thread of this object, after a link that matters came, went or changed, or one of its
-        IPv4 addresses; also when announcements were lost. Changes in quick succession share a call.
+        addresses; also when announcements were lost. Changes in quick succession share a call.
     relevant: whether a link of that interface name matters; by default, one that could be banger's.
 
     A link that gets or loses such a name matters too: its index tells that it is the same.
@@ -154,13 +154,13 @@ class LinkWatch:
 
 
 def _listener() -> Any:
-    """A netlink socket that hears of links and IPv4 addresses."""
+    """A netlink socket that hears of links and their addresses."""
     # Here and not above, as in `probe`: importing it costs more than most commands do.
     from pyroute2 import IPRSocket  # noqa: PLC0415
 
     listener = IPRSocket()
     try:
-        listener.bind(groups=_RTMGRP_LINK | _RTMGRP_IPV4_IFADDR)
+        listener.bind(groups=_RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR)
     except BaseException:
         listener.close()
         raise

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from ipaddress import IPv4Interface
-from socket import AF_INET
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import Any
 
 from reconciler.helper.names import LinkKind, owner_of
@@ -39,7 +38,7 @@ def _dump() -> tuple[list[Any], list[Any]]:
 
     try:
         with IPRoute() as route:
-            return list(route.get_links()), list(route.get_addr(family=AF_INET))
+            return list(route.get_links()), list(route.get_addr())
     except NetlinkError as problem:
         raise OSError(problem.code, str(problem)) from None
 
@@ -50,10 +49,15 @@ def _interpret(messages: list[Any], addresses: list[Any], install: str, uid: int
     for message in messages:
         ports[message.get_attr("IFLA_MASTER") or 0].append(names[message["index"]])
     held: dict[int, list[IPv4Interface]] = defaultdict(list)
+    held6: dict[int, list[IPv6Interface]] = defaultdict(list)
     for address in addresses:
         # IFA_LOCAL is the host's own; IFA_ADDRESS the other end's where there is one.
         local = address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS")
-        held[address["index"]].append(IPv4Interface(f"{local}/{address['prefixlen']}"))
+        own = ip_interface(f"{local}/{address['prefixlen']}")
+        if isinstance(own, IPv4Interface):
+            held[address["index"]].append(own)
+        elif not own.is_link_local:
+            held6[address["index"]].append(own)
     bridges: dict[tuple[str, str], ObservedBridge] = {}
     taps: dict[tuple[str, str], ObservedTap] = {}
     for message in messages:
@@ -69,6 +73,7 @@ def _interpret(messages: list[Any], addresses: list[Any], install: str, uid: int
                 mtu=mtu,
                 up=up,
                 addresses=tuple(sorted(held[index])),
+                addresses6=tuple(sorted(held6[index])),
                 ports=tuple(sorted(ports[index])),
             )
         elif owner.kind is LinkKind.TAP and kind == "tun":
