@@ -64,7 +64,7 @@ class Naming:
         self._connect = connect or (lambda: open_helper(log=paths.state / "helper.log"))
         self._index_of = index_of
         self._wake = threading.Event()
-        self._ended = False
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="naming", daemon=True)
 
     def start(self) -> None:
@@ -78,7 +78,7 @@ class Naming:
 
     def stop(self) -> None:
         """Closes every socket. May be repeated."""
-        self._ended = True
+        self._ended.set()
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(_STOP_SECONDS)
@@ -110,10 +110,10 @@ class Naming:
     def _follow(self, inventory: Inventory, gateways: Gateways) -> None:
         """Looks whenever it is told to, and again where something failed."""
         delay, patience = _RETRY_FIRST, None
-        while not self._ended:
+        while not self._ended.is_set():
             self._wake.wait(patience)
             self._wake.clear()
-            if self._ended:
+            if self._ended.is_set():
                 break
             if self._look(inventory, gateways):
                 delay, patience = _RETRY_FIRST, None
