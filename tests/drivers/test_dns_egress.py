@@ -156,6 +156,17 @@ def test_a_slow_helper_delays_nobody_else(tmp_path: Path, gate: Gate) -> None:
         assert rcode(answers[0]) == "NOERROR"
 
 
+def test_many_addresses_go_in_requests_that_the_helper_takes(tmp_path: Path, gate: Gate) -> None:
+    many = [f"cdn.example.net 120 A 192.0.2.{number}" for number in range(150)]
+    with (
+        FakeNameserver(answering(*many)) as fake,
+        asking(LAB, folder=tmp_path, upstreams=("127.0.0.1",), port=fake.port, allow=gate) as ours,
+    ):
+        assert len(addresses(ours.tcp("cdn.example.net"))) == 150
+        assert [len(found) for _, found, _ in gate.grants] == [64, 64, 22]
+        assert len({address for _, found, _ in gate.grants for address in found}) == 150
+
+
 def test_answers_that_wait_for_the_helper_are_bounded() -> None:
     released, reached = threading.Event(), threading.Event()
     results: list[bool] = []
@@ -173,10 +184,10 @@ def test_answers_that_wait_for_the_helper_are_bounded() -> None:
             finished.set()
 
     granter = Granter(lambda what: what(), Reports(said.append))
-    granter.ask(wait, ("a",), (), 60, note)
+    granter.ask(wait, ("a",), (IPv4Address("192.0.2.1"),), 60, note)
     assert reached.wait(SECONDS)
     for _ in range(granting.MOST + 2):
-        granter.ask(wait, ("a",), (), 60, note)
+        granter.ask(wait, ("a",), (IPv4Address("192.0.2.1"),), 60, note)
     assert results == [False, False]
     assert len(said) == 1
     released.set()

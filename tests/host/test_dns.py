@@ -19,7 +19,7 @@ from reconciler.drivers.network.dns.upstreams import Upstreams
 from reconciler.helper.client import HelperClient
 from reconciler.lib.log import Format, Log
 from reconciler.lib.paths import Paths
-from reconciler.model.desired import Network
+from reconciler.model.desired import Egress, Network, Protocol
 from reconciler.store.db import Database
 from reconciler.store.inventory import Inventory, VmRow
 from tests.api.conftest import eventually
@@ -211,3 +211,30 @@ def test_a_network_that_leads_nowhere_resolves_nothing_outside(lab: Lab) -> None
         assert guest.ask("web.demo.vm") == ["NOERROR", GUEST]
         assert upstream.seen == []
     guest.close()
+
+
+def test_an_answer_opens_the_way_that_egress_names(lab: Lab) -> None:
+    network = replace(LAB, egress=(Egress(to="*.example.org", protocol=Protocol.TCP, first=443, last=443),))
+    guest = Guest(lab.bridge(network), f"{GUEST}/24")
+    rules = {"cidr": str(LAB.cidr), "cidr6": str(LAB.cidr6), "nat": True, "isolated": False, "dns": True}
+    rows = [(rule.to, rule.protocol.value, rule.first, rule.last) for rule in network.egress or ()]
+    where = {"install": lab.inventory.install, "environment": "demo", "network": "lab"}
+    lab.naming.start()
+    eventually(lab.answering(1))
+    with FakeNameserver(answering("www.example.org 60 A 192.0.2.1"), port=53) as upstream:
+        # There are no rules yet: what nobody let through is not told.
+        assert guest.ask("www.example.org") == ["SERVFAIL"]
+        assert "*.example.org" in lab.log.getvalue()
+        lab.helper.ensure_rules(**where, **rules, digest="0" * 16, restricted=True, egress=rows, vms=[], ports=[])
+        assert "192.0.2.1" not in listed()
+        assert guest.ask("www.example.org") == ["NOERROR", "192.0.2.1"]
+        assert "192.0.2.1 timeout 2m" in listed()
+        upstream.handle = answering("www.example.org 60 A 192.0.2.2")
+        assert guest.ask("www.example.org") == ["NOERROR", "192.0.2.2"]
+        assert "192.0.2.2 timeout 2m" in listed()
+        assert guest.ask("www.example.com") == ["REFUSED"]
+    guest.close()
+
+
+def listed() -> str:
+    return subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True, text=True).stdout

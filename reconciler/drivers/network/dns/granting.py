@@ -6,6 +6,7 @@ number of answers does. What cannot be let through is not told either: the guest
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable
@@ -17,6 +18,9 @@ from reconciler.drivers.network.dns.zone import Address
 LEAST_SECONDS, MOST_SECONDS = 60, 86400
 MOST = 64
 """Answers that wait for the helper at once."""
+
+AT_ONCE = 64
+"""Addresses in one request to the helper, which takes no more."""
 
 MARGIN_SECONDS = 60
 """How much longer an address is let through than a guest may remember it: it may begin a connection at the end."""
@@ -95,8 +99,8 @@ class Granter:
 
     def _allowed(self, job: _Job) -> bool:
         try:
-            for entry in job.entries:
-                job.allow(entry, job.addresses, job.seconds)
+            for entry, start in itertools.product(job.entries, range(0, len(job.addresses), AT_ONCE)):
+                job.allow(entry, job.addresses[start : start + AT_ONCE], job.seconds)
         except Exception as problem:  # whatever it is, the addresses are not let through
             self._reports.report("egress", f"addresses of {', '.join(job.entries)} are not let through: {problem}")
             return False
