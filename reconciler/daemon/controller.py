@@ -19,6 +19,7 @@ from reconciler.daemon import conditions
 from reconciler.daemon.engine import Engine
 from reconciler.daemon.kept import KeptHost
 from reconciler.daemon.kept_service import KeptService
+from reconciler.daemon.naming import Naming, loopback_port
 from reconciler.daemon.passes import LastPasses
 from reconciler.daemon.pump import Pump
 from reconciler.daemon.readying import Readying
@@ -79,10 +80,12 @@ class Controller:
             service = KeptService(self._engine, self._wheel, specs, self._passes, self._log)
             server = Server(service, self._engine.paths.api_socket, uid=os.geteuid(), counters=self._counters)
             self._pump = Pump(self._events, server.publish)
+            self._naming = Naming(self._engine.paths, self._log, port=loopback_port(os.environ))
             # Ended in the opposite order: nobody is asked who has gone already.
             for start, stop in (
                 (exits.start, exits.stop),
                 (self._pump.start, self._pump.stop),
+                (self._naming.start, self._naming.stop),
                 (self._wheel.start, self._stop_wheel),
                 (lambda: None, readying.stop),
                 (server.start, server.stop),
@@ -133,6 +136,7 @@ class Controller:
             if report.plan.approval is None and self._control.approved(environment):
                 self._control.forget_approvals(environment)
         self._pump.poke()
+        self._naming.poke()
 
     def _note_transitions(self, environment: str, report: PassReport) -> None:
         extra = conditions.of_environment(

@@ -107,6 +107,12 @@ class Database:
             return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
 
     @property
+    def data_version(self) -> int:
+        """Changes with what other connections commit, of whatever process; not with what this one does. Cheap."""
+        with self._lock:
+            return int(self._translate("PRAGMA data_version", ()).fetchone()[0])
+
+    @property
     def current(self) -> bool:
         """Whether every table is there. Not in a file that an older banger wrote, until the next writer opens it."""
         return self.version == len(_MIGRATIONS)

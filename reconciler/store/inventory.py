@@ -144,6 +144,14 @@ class Inventory:
         )
         return [_vm(dict(row)) for row in rows]
 
+    def addresses(self) -> list[tuple[str, str, str, str | None]]:
+        """Environment, VM, network and address of every VM, sorted; at a tenth of the price of `vms`."""
+        rows = self._db.rows(
+            "SELECT environment, name, json_extract(spec, '$.network') AS network, address FROM vms"
+            " ORDER BY environment, name"
+        )
+        return [(row["environment"], row["name"], row["network"], row["address"]) for row in rows]
+
     def vm(self, environment: str, name: str) -> VmRow | None:
         rows = self._db.rows("SELECT * FROM vms WHERE environment = ? AND name = ?", environment, name)
         return _vm(dict(rows[0])) if rows else None

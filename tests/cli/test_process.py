@@ -24,7 +24,18 @@ wire.connect = lambda: fake
 sys.argv[0] = "banger"
 """
 # What costs more than all of a listing. `rich.progress` and the parsers are for commands that need them.
-HEAVY = ("yaml", "jsonschema", "pyroute2", "tenacity", "watchdog", "rich", "sqlite3", "asyncio", "reconciler.spec.load")
+HEAVY = (
+    "yaml",
+    "jsonschema",
+    "pyroute2",
+    "dns",
+    "tenacity",
+    "watchdog",
+    "rich",
+    "sqlite3",
+    "asyncio",
+    "reconciler.spec.load",
+)
 CALM = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8", "TERM": "xterm"}
 
 
