@@ -79,7 +79,7 @@ def _world(routing: Routing, owner: LinkOwner, request: Request) -> World:
         names = {owner.interface, policy.bridge_of(owner, request).interface}
         links = {name: link for name in names if (link := routing.link(name))}
         # Whose they are is asked only once there are enough to matter: that takes a millisecond for each 50.
-        many = len(os.listdir(_INTERFACES)) > policy.MAX_TAPS
+        many = len(os.listdir(_INTERFACES)) > policy.MAX_TAPS  # noqa: PTH208 - a thousand paths for nothing
         return World(links, taps=routing.count_taps(owner.uid) if many else 0)
     routes = routing.routes() if request.op is Op.ENSURE_BRIDGE else ()
     return World(routing.links(), tuple(routing.addresses()), tuple(routes))

@@ -21,12 +21,12 @@ from tests.host.netns import (
     ACTIVATE,
     MARKS,
     Activated,
+    as_user,
     helper_fixture,  # noqa: F401 - a fixture
     install_fixture,  # noqa: F401 - a fixture
     ip,
     names,
     namespace_fixture,  # noqa: F401 - a fixture
-    as_user,
 )
 
 pytestmark = [pytest.mark.bench, *MARKS]

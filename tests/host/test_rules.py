@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,18 @@ from tests.host.netns import (
 from tests.host.spaces import Outside
 
 pytestmark = MARKS
+
+
+@pytest.fixture(params=["1", "0"], autouse=True)
+def bridged_packets_call_iptables(namespace: None, request: pytest.FixtureRequest) -> str:
+    """Whether packets between two ports of a bridge pass the inet tables too (bridge-nf-call-iptables), as Docker has it."""
+    for name in ("iptables", "ip6tables", "arptables"):
+        path = Path(f"/proc/sys/net/bridge/bridge-nf-call-{name}")
+        if not path.exists() and request.param == "1":
+            pytest.skip("no br_netfilter")
+        if path.exists():
+            path.write_text(request.param)
+    return str(request.param)
 
 
 def test_everybody_reaches_whom_they_should(lab: Lab) -> None:
@@ -60,7 +73,7 @@ def test_without_nat_there_is_no_outside(lab: Lab) -> None:
     assert lab.outside.reaches(Outside.HOST, 8080, lab.web, "0.0.0.0", 80) == Outside.ADDRESS
 
 
-def test_a_published_port_is_reached_from_everywhere(lab: Lab) -> None:
+def test_a_published_port_is_reached_from_everywhere(lab: Lab, bridged_packets_call_iptables: str) -> None:
     lab.rules(ports=[("", 8080, "tcp", "web", 80)])
     ways = {
         "outside": lab.outside.reaches(Outside.HOST, 8080, lab.web, "0.0.0.0", 80),
@@ -82,6 +95,8 @@ def test_a_published_port_is_reached_from_everywhere(lab: Lab) -> None:
         "a neighbour, by the gateway": GATEWAY,
         "a neighbour, IPv6": GATEWAY6,
     }
+    if bridged_packets_call_iptables == "0":  # else the packet would leave by the port that it came from
+        assert lab.web.reaches(GATEWAY, 8080, lab.web, "0.0.0.0", 80) == GATEWAY
     # ::1 cannot be led elsewhere; it is refused at once, so that a program that tries it first goes on to 127.0.0.1.
     with pytest.raises(ConnectionRefusedError):
         lab.host.call(lambda: socket.create_connection(("::1", 8080), 5))

@@ -44,7 +44,7 @@ INTERESTING: list[object] = [
 ]  # fmt: skip
 
 
-class Broken(Exception):
+class BrokenPromiseError(Exception):
     """A promise of the helper that a frame broke."""
 
 
@@ -77,24 +77,24 @@ class Wire:
 
 
 def perform(uid: int, request: Request, _connection: int) -> Done:
-    """Succeeds, and raises Broken for what should not have come this far."""
+    """Succeeds, and raises BrokenPromiseError for what should not have come this far."""
     owner = policy.subject(uid, request)
     for text in (request.install, request.environment, request.network, request.vm):
         if not re.fullmatch(r"[a-z0-9-]{0,31}", text):
-            raise Broken(f"name {text!r}")
+            raise BrokenPromiseError(f"name {text!r}")
     text = ""
     if request.op is Op.ENSURE_RULES:
         text = nft.ruleset(owner, request)
     elif request.op is Op.ALLOW_ADDRESSES:
         text = nft.allowing(owner.interface, request.name, request.addresses, request.seconds)
     if not HARMLESS.fullmatch(text) or text.count('"') % 2 or text.count("{") != text.count("}"):
-        raise Broken(f"rules {text!r}")
+        raise BrokenPromiseError(f"rules {text!r}")
     return Done(owner.interface, True)
 
 
 def frames(seed: int) -> Iterator[bytes]:
     """Payloads without end: messages of the corpus, changed by bytes or by fields."""
-    chance = random.Random(seed)  # noqa: S311 - reproducible, not secret
+    chance = random.Random(seed)
     corpus = [path.read_bytes() for path in sorted(CORPUS.iterdir())]
     messages = [json.loads(raw) for raw in corpus if raw.startswith(b'{"version":1,')]
     while True:
@@ -185,26 +185,26 @@ REPLAYS = Replays()
 
 
 def judge(payload: bytes, frame: bytes) -> str:
-    """What came of a frame; Broken if the answer is none, or tells of a failure, of which the fake has none."""
+    """What came of a frame; BrokenPromiseError if the answer is none, or tells of a failure, of which the fake has none."""
     if HEADER.unpack(frame[: HEADER.size])[0] != len(frame) - HEADER.size:
-        raise Broken(f"{payload!r}: an answer of another length than it says")
+        raise BrokenPromiseError(f"{payload!r}: an answer of another length than it says")
     outcome = decode_answer(frame[HEADER.size :]).outcome
     if not isinstance(outcome, Refusal):
         return "done"
     if outcome.code is Code.FAILED or outcome.code.closes:
-        raise Broken(f"{payload!r}: {outcome.code}: {outcome.message}")
+        raise BrokenPromiseError(f"{payload!r}: {outcome.code}: {outcome.message}")
     return str(outcome.code)
 
 
 def run(count: int, seed: int) -> Counter[str]:
-    """Feeds so many frames; what came of them, by code. Raises Broken."""
+    """Feeds so many frames; what came of them, by code. Raises BrokenPromiseError."""
     outcomes: Counter[str] = Counter()
     made = frames(seed)
     for batch in range((count + BATCH - 1) // BATCH):
         payloads = [next(made)[:MAX_FRAME] for _ in range(min(BATCH, count - batch * BATCH))]
         answers = (on_a_socket if batch % ON_A_SOCKET == 0 else on_a_wire)(payloads)
         if len(answers) != len(payloads):
-            raise Broken(f"{len(payloads)} frames, {len(answers)} answers")
+            raise BrokenPromiseError(f"{len(payloads)} frames, {len(answers)} answers")
         for payload, answer in zip(payloads, answers, strict=True):
             outcomes[judge(payload, answer)] += 1
     return outcomes
@@ -227,7 +227,7 @@ def main() -> int:
     start = time.monotonic()
     try:
         outcomes = run(options.frames, options.seed)
-    except Broken as problem:
+    except BrokenPromiseError as problem:
         print(f"broken: {problem}", file=sys.stderr)
         return 1
     took = time.monotonic() - start
