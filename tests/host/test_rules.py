@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.helper.names import LinkKind
 from reconciler.helper.protocol import Code, Refusal
 from tests.host.controlling import until
 from tests.host.lab import (
@@ -25,8 +26,9 @@ from tests.host.netns import (
     helper_fixture,  # noqa: F401 - a fixture
     install_fixture,  # noqa: F401 - a fixture
     namespace_fixture,  # noqa: F401 - a fixture
+    owner,
 )
-from tests.host.spaces import Outside
+from tests.host.spaces import Outside, frame, ipv4
 
 pytestmark = MARKS
 
@@ -124,9 +126,16 @@ def test_udp_is_published_too(lab: Lab) -> None:
 
 def test_the_hosts_own_loopback_stays_its_own(lab: Lab) -> None:
     lab.rules(ports=[("127.0.0.1", 8080, "tcp", "web", 80)])
-    lab.web.ip("addr del 127.0.0.1/8 dev lo")
-    lab.web.ip("route add 127.0.0.0/8 via 172.30.7.1")
-    assert lab.web.reaches("127.0.0.1", 22, lab.host, "0.0.0.0") is None
+    bridge_mac = owner(lab.install, LinkKind.BRIDGE, "lab").mac
+    with (
+        lab.host.listen("127.0.0.1", 9, socket.SOCK_DGRAM) as inner,
+        lab.host.listen(GATEWAY, 9, socket.SOCK_DGRAM) as outer,
+    ):
+        for target in ("127.0.0.1", GATEWAY):  # in order: when the second is there, the first would be
+            lab.web.send(frame(lab.web.mac, bridge_mac, 0x0800, ipv4(ADDRESSES["web"], target)))
+        assert outer.recvfrom(9)[1][0] == ADDRESSES["web"]
+        with pytest.raises(BlockingIOError):
+            inner.recv(9, socket.MSG_DONTWAIT)
 
 
 def test_isolated_vms_reach_the_outside_and_dns_alone(lab: Lab) -> None:
