@@ -77,8 +77,11 @@ def settle(run: Runner, tables: Tables, hosts: Iterable[str], *, dry: bool = Fal
     on = [(f"ipv6/conf/{name}/accept_ra", "2") for name in sorted(new6 - {_ALL6})]
     on += [("ipv6/conf/all/forwarding", "1")] if new6 else []
     on += [(f"ipv4/conf/{name}/forwarding", "1") for name in sorted(new4)]
-    rewrite = record is None if new4 or new6 else record is not None
-    rewrite = rewrite or (_recorded(record, "v4"), _recorded(record, "v6")) != (new4, new6)
+    rewrite = (record is None) == bool(new4 or new6) or (_recorded(record, "v4"), _recorded(record, "v6")) != (
+        new4,
+        new6,
+    )
+    rewrite = rewrite or (record or "").count(" drop\n") != bool(new4) + bool(new6)
     if dry:
         return rewrite or any(read(name) not in ("", value) for name, value in (*off, *on))
     changed = [write(name, value) for name, value in off]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from reconciler.helper.names import LinkKind
 from reconciler.helper.protocol import Code, Refusal
 from tests.host.controlling import until
 from tests.host.lab import (
@@ -24,10 +26,23 @@ from tests.host.netns import (
     helper_fixture,  # noqa: F401 - a fixture
     install_fixture,  # noqa: F401 - a fixture
     namespace_fixture,  # noqa: F401 - a fixture
+    owner,
 )
-from tests.host.spaces import Outside
+from tests.host.spaces import Outside, frame, ipv4
 
 pytestmark = MARKS
+
+
+@pytest.fixture(params=["1", "0"], autouse=True)
+def bridged_packets_call_iptables(namespace: None, request: pytest.FixtureRequest) -> str:
+    """Whether packets between two ports of a bridge pass the inet tables too (bridge-nf-call-iptables), as Docker has it."""
+    for name in ("iptables", "ip6tables", "arptables"):
+        path = Path(f"/proc/sys/net/bridge/bridge-nf-call-{name}")
+        if not path.exists() and request.param == "1":
+            pytest.skip("no br_netfilter")
+        if path.exists():
+            path.write_text(request.param)
+    return str(request.param)
 
 
 def test_everybody_reaches_whom_they_should(lab: Lab) -> None:
@@ -60,7 +75,7 @@ def test_without_nat_there_is_no_outside(lab: Lab) -> None:
     assert lab.outside.reaches(Outside.HOST, 8080, lab.web, "0.0.0.0", 80) == Outside.ADDRESS
 
 
-def test_a_published_port_is_reached_from_everywhere(lab: Lab) -> None:
+def test_a_published_port_is_reached_from_everywhere(lab: Lab, bridged_packets_call_iptables: str) -> None:
     lab.rules(ports=[("", 8080, "tcp", "web", 80)])
     ways = {
         "outside": lab.outside.reaches(Outside.HOST, 8080, lab.web, "0.0.0.0", 80),
@@ -82,6 +97,8 @@ def test_a_published_port_is_reached_from_everywhere(lab: Lab) -> None:
         "a neighbour, by the gateway": GATEWAY,
         "a neighbour, IPv6": GATEWAY6,
     }
+    if bridged_packets_call_iptables == "0":  # else the packet would leave by the port that it came from
+        assert lab.web.reaches(GATEWAY, 8080, lab.web, "0.0.0.0", 80) == GATEWAY
     # ::1 cannot be led elsewhere; it is refused at once, so that a program that tries it first goes on to 127.0.0.1.
     with pytest.raises(ConnectionRefusedError):
         lab.host.call(lambda: socket.create_connection(("::1", 8080), 5))
@@ -109,9 +126,16 @@ def test_udp_is_published_too(lab: Lab) -> None:
 
 def test_the_hosts_own_loopback_stays_its_own(lab: Lab) -> None:
     lab.rules(ports=[("127.0.0.1", 8080, "tcp", "web", 80)])
-    lab.web.ip("addr del 127.0.0.1/8 dev lo")
-    lab.web.ip("route add 127.0.0.0/8 via 172.30.7.1")
-    assert lab.web.reaches("127.0.0.1", 22, lab.host, "0.0.0.0") is None
+    bridge_mac = owner(lab.install, LinkKind.BRIDGE, "lab").mac
+    with (
+        lab.host.listen("127.0.0.1", 9, socket.SOCK_DGRAM) as inner,
+        lab.host.listen(GATEWAY, 9, socket.SOCK_DGRAM) as outer,
+    ):
+        for target in ("127.0.0.1", GATEWAY):  # in order: when the second is there, the first would be
+            lab.web.send(frame(lab.web.mac, bridge_mac, 0x0800, ipv4(ADDRESSES["web"], target)))
+        assert outer.recvfrom(9)[1][0] == ADDRESSES["web"]
+        with pytest.raises(BlockingIOError):
+            inner.recv(9, socket.MSG_DONTWAIT)
 
 
 def test_isolated_vms_reach_the_outside_and_dns_alone(lab: Lab) -> None:

@@ -103,6 +103,7 @@ DRIFTS = {
     "a rule added": "insert rule inet BRIDGE forward accept",
     "an element added": 'add element bridge BRIDGE taps { "veth0" }',
     "an element deleted": "delete element inet BRIDGE any-ip { tcp . 8080 }",
+    "the guard of forwarding flushed": "flush chain inet banger-forward forward",
     "the record of forwarding deleted": "delete table inet banger-forward",
 }
 
