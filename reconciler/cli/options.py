@@ -74,6 +74,24 @@ class VmName(click.ParamType[str]):
         return [CompletionItem(name) for name in names if name.startswith(incomplete) and ("/" in name) is qualified]
 
 
+class NetworkName(click.ParamType[str]):
+    """A reference to a network: `lab` or `demo/lab`; shells complete it."""
+
+    name = "network"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from reconciler.cli import wire  # noqa: PLC0415  # only when a shell asks
+
+        try:
+            with wire.service() as service:
+                networks = service.networks(None)
+        except Exception:
+            return []  # as for a VM
+        names = sorted({n.name for n in networks} | {f"{n.environment}/{n.name}" for n in networks})
+        qualified = "/" in incomplete
+        return [CompletionItem(name) for name in names if name.startswith(incomplete) and ("/" in name) is qualified]
+
+
 def option(*declarations: str, **attributes: Any) -> Callable[[F], F]:
     """`click.option` with the variable that belongs to its long form."""
     longest = max((d.split("/")[0] for d in declarations if d.startswith("--")), key=len)

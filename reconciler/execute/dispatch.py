@@ -39,6 +39,7 @@ PERFORM: Mapping[type, Callable[[Any, Tools, Progress], None]] = {
     a.CreateVm: vms.create,
     a.StartVm: vms.start,
     a.StopVm: vms.stop,
+    a.PublishPorts: vms.publish_ports,
     a.AwaitReady: readiness.await_ready,
     a.TrashVm: trash.trash_vm,
     a.TrashVolumes: trash.trash_volumes,

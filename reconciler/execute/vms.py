@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import secrets
 import shutil
 import signal
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
 from reconciler.drivers.guest import config as guest_config
 from reconciler.drivers.guest import farewell, initramfs, keys
-from reconciler.drivers.network import resolvers
 from reconciler.drivers.vmm import disks, probe
 from reconciler.drivers.vmm.backend import Boot, Disk, Forward, Nic
+from reconciler.drivers.vmm.live import who_has
 from reconciler.drivers.vmm.probe import Vmm
-from reconciler.execute import networks
-from reconciler.execute.ports import choose_ports
+from reconciler.execute import guests, networks
+from reconciler.execute.ports import choose_ports, forward_of, is_free
 from reconciler.execute.tools import Tools
 from reconciler.lib.atomic import publish, staging
-from reconciler.lib.errors import BangerError
+from reconciler.lib.errors import BangerError, ErrorClass
 from reconciler.lib.paths import VmPaths
 from reconciler.lib.progress import Progress
-from reconciler.model.actions import ApproveRemoval, CreateVm, KillStray, StartVm, StopVm, UpdateVm
-from reconciler.model.changes import boot_facts, creation_facts
-from reconciler.model.desired import DOMAIN, PREFIX6, USER_NETWORK, Network, Vm
-from reconciler.model.ids import host_alias, mac_address
+from reconciler.model.actions import ApproveRemoval, CreateVm, KillStray, PublishPorts, StartVm, StopVm, UpdateVm
+from reconciler.model.changes import boot_facts, creation_facts, published
+from reconciler.model.desired import USER_NETWORK, Publication, Vm
+from reconciler.model.ids import host_alias
 from reconciler.store.inventory import VmRow
 
 ORDERLY_SECONDS = 30.0
 """How long a guest may take to shut down before it is made to."""
-
-# QEMU's user-mode network (its documentation, "Using the user mode network stack").
-_USER_ADDRESS = IPv4Interface("10.0.2.15/24")
-_USER_GATEWAY = IPv4Address("10.0.2.2")
-_USER_NAMESERVER = IPv4Address("10.0.2.3")
-
-_UPSTREAMS = 2  # with the gateway as many as a resolver looks at: resolv.conf(5), MAXNS
 
 
 def row_of(name: str, tools: Tools) -> VmRow:
@@ -136,11 +128,10 @@ def _start(action: StartVm, tools: Tools, progress: Progress) -> Vmm:
     accelerator = tools.accelerator(kernel.vmlinux)
     tap = networks.connect(vm.name, vm.network, action.network.mtu, tools) if vm.bridged and action.network else None
     row = record_start(action, row, tools)
-    guest_config.write(place.config_disk, _guest_config(vm, action.network, row, tools))
+    guest_config.write(place.config_disk, guests.tell(vm, action.network, row, tools))
     nic = None
     if vm.network == USER_NETWORK or tap:
-        forwards = tuple(Forward(host_port=host, guest_port=int(guest)) for guest, host in row.forwards.items())
-        nic = Nic(mac=_mac(row, tools), tap=tap, forwards=forwards)
+        nic = Nic(mac=guests.mac(row, tools), tap=tap, forwards=() if tap else _forwards(row, vm.ports))
     place.run.mkdir(parents=True, exist_ok=True, mode=0o700)
     progress.update(None, "starting the VMM")
     boot = Boot(
@@ -170,6 +161,8 @@ def _start(action: StartVm, tools: Tools, progress: Progress) -> Vmm:
         paths=place,
     )
     if row.id not in probe.find(boot.install):
+        if nic is not None and not tap:
+            _require_free(vm, nic.forwards)
         # What an earlier boot left must not be taken for a trace of this one.
         place.pidfile.unlink(missing_ok=True)
         farewell.mark_start(place.console_log, _utc(tools.clock.now()))
@@ -215,6 +208,36 @@ def stop(action: StopVm, tools: Tools, progress: Progress) -> None:
     shutil.rmtree(place.run, ignore_errors=True)
 
 
+def publish_ports(action: PublishPorts, tools: Tools, progress: Progress) -> None:
+    """Tells the VMM, then records that it was told. One that has ended meanwhile is told with its next start."""
+    row = row_of(action.name, tools)
+    if row.id not in probe.find(tools.inventory.install):
+        return
+    place = tools.paths.vm(tools.environment, action.name)
+    tools.backend.forward(place, frozenset(_forwards(row, action.ports)))
+    booted = {key: value for key, value in row.booted.items() if key != "ports"}
+    if action.ports:
+        booted["ports"] = published(action.ports)
+    tools.inventory.put_vm(dataclasses.replace(row, booted=booted))
+
+
+def _forwards(row: VmRow, ports: Iterable[Publication]) -> tuple[Forward, ...]:
+    """Those that banger itself needs to reach the guest, and those that are published."""
+    own = [Forward(host_port=host, guest_port=int(guest)) for guest, host in row.forwards.items()]
+    return (*own, *(forward_of(port) for port in ports))
+
+
+def _require_free(vm: Vm, forwards: Iterable[Forward]) -> None:
+    """Raises BangerError (retryable) for a port that somebody has: the VMM's own words would not say which."""
+    for forward in forwards:
+        if not is_free(forward):
+            raise BangerError(
+                f"{forward.protocol} port {forward.host_port} of {forward.address}, which vm {vm.name} publishes, is taken",
+                hint=who_has(forward),
+                error_class=ErrorClass.RETRYABLE,
+            )
+
+
 def kill_stray(action: KillStray, tools: Tools, progress: Progress) -> None:
     """Only the process that still bears our stamp and that id: a pid may have a new owner by now."""
     vmm = probe.find(tools.inventory.install).get(action.name)
@@ -239,57 +262,5 @@ def _prepare_disks(vm: Vm, place: VmPaths, tools: Tools) -> None:
             publish(folder / "volume", path)
 
 
-def _guest_config(vm: Vm, network: Network | None, row: VmRow, tools: Tools) -> guest_config.GuestConfig:
-    place = tools.paths.vm(tools.environment, vm.name)
-    address: IPv4Interface | None = None
-    gateway: IPv4Address | None = None
-    address6: IPv6Interface | None = None
-    nameservers: tuple[IPv4Address, ...] = ()
-    search: tuple[str, ...] = ()
-    mtu = 1500
-    if vm.network == USER_NETWORK:
-        address, gateway, nameservers = _USER_ADDRESS, _USER_GATEWAY, (_USER_NAMESERVER,)
-    elif network is not None and row.address is not None:
-        address = IPv4Interface(f"{row.address}/{network.cidr.prefixlen}")
-        gateway, nameservers, mtu = network.gateway, nameservers_of(network), network.mtu
-        if (own := network.address6(row.address)) is not None:
-            address6 = IPv6Interface(f"{own}/{PREFIX6}")
-        if network.dns:
-            search = (f"{tools.environment}.{DOMAIN}",)
-    return guest_config.GuestConfig(
-        hostname=vm.name,
-        environment=tools.environment,
-        machine_id=hashlib.sha256(f"machine\0{tools.inventory.install}\0{row.id}".encode()).hexdigest()[:32],
-        mac=_mac(row, tools) if address else None,
-        address=address,
-        gateway=gateway,
-        address6=address6,
-        gateway6=network.gateway6 if network is not None and address6 is not None else None,
-        nameservers=nameservers,
-        search=search,
-        mtu=mtu,
-        authorized_keys=(keys.ensure_client_key(tools.paths.client_key).strip(),),
-        host_key=place.host_key.read_text(),
-        host_key_public=place.host_key.with_suffix(".pub").read_text().strip(),
-        volumes=tuple((guest_config.volume_serial(volume.name), volume.mount) for volume in vm.volumes),
-    )
-
-
-def nameservers_of(network: Network) -> tuple[IPv4Address, ...]:
-    """Whom the guests of a network ask: what the file says, else the gateway, then some of those that the host asks.
-
-    The latter only where guests can reach them; with them, names of the world resolve while no controller runs.
-    """
-    if network.nameservers is not None:
-        return network.nameservers
-    own = (network.gateway,) if network.dns else ()
-    reachable = network.nat and network.egress is None
-    return own + (resolvers.upstream()[:_UPSTREAMS] if reachable else ())
-
-
 def _utc(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _mac(row: VmRow, tools: Tools) -> str:
-    return mac_address(tools.inventory.install, row.environment, row.name)

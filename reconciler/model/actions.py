@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from reconciler.lib.units import format_size
 from reconciler.model.changes import ChangeClass
 from reconciler.model.codec import from_json, to_json
-from reconciler.model.desired import Image, Kernel, Network, Vm
+from reconciler.model.desired import Image, Kernel, Network, Publication, Vm
 from reconciler.model.nouns import Noun
 from reconciler.model.rules import NetworkRules
 
@@ -190,6 +190,17 @@ class StopVm(_Action):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublishPorts(_Action):
+    """Of a VM that runs on a user-mode network, whose VMM itself answers on them."""
+
+    noun, verb = Noun.VM, "publish"
+    ports: tuple[Publication, ...]
+
+    def describe(self) -> str:
+        return f"publish {', '.join(map(str, self.ports)) or 'no port'} of vm {self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitReady(_Action):
     """Done when the guest was seen ready in its present boot. `timeout` in seconds from when it is begun."""
 
@@ -291,6 +302,7 @@ Action = (
     | UpdateVm
     | StartVm
     | StopVm
+    | PublishPorts
     | AwaitReady
     | ApproveRemoval
     | TrashVm

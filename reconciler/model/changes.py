@@ -14,7 +14,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address
 
 from reconciler.lib.units import format_size, parse_size
-from reconciler.model.desired import Network, Vm, Volume
+from reconciler.model.desired import USER_NETWORK, Network, Publication, Vm, Volume
 
 
 class ChangeClass(StrEnum):
@@ -50,6 +50,9 @@ VM_FIELDS: Mapping[str, ChangeClass] = {
     "onChange": ChangeClass.NONE,
     "ttl": ChangeClass.NONE,
 }
+
+LIVE_FACTS = frozenset({"ports"})
+"""What a VMM was told that it can be told anew while it runs."""
 
 Facts = Mapping[str, str]
 _LABELLED = re.compile(r"\S+ \(([0-9a-f]{16})\)")
@@ -93,6 +96,8 @@ def boot_facts(vm: Vm, network: Network | None, address: IPv4Address | None) -> 
         # A port to wait for is forwarded by a user-mode network, so the VMM must know it.
         "ready.port": str(vm.ready.port or "") if not vm.bridged else "",
     }
+    if vm.network == USER_NETWORK and vm.ports:
+        facts["ports"] = published(vm.ports)  # else they are the packet filter's, of which the VMM knows nothing
     if network is not None:
         facts["cidr"] = str(network.cidr)
         facts["mtu"] = str(network.mtu)
@@ -104,6 +109,16 @@ def boot_facts(vm: Vm, network: Network | None, address: IPv4Address | None) -> 
     for volume in vm.volumes:
         facts[f"volumes.{volume.name}"] = f"{format_size(volume.size)} at {volume.mount}"
     return facts
+
+
+def published(ports: Iterable[Publication]) -> str:
+    """Publications as a fact."""
+    return " ".join(map(str, ports))
+
+
+def restarts(old: Facts, new: Facts) -> list[Change]:
+    """The differences of two sets of boot facts that need a restart."""
+    return [change for change in compare(old, new, ChangeClass.RESTART) if change.field not in LIVE_FACTS]
 
 
 def _identity_part(value: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from reconciler.model.desired import DesiredState, RunState
+from reconciler.model.desired import DesiredState, Publication, RunState
 from reconciler.model.nouns import Noun
 from reconciler.model.observed import ObservedState, ObservedVm, Unknown
 from reconciler.model.status import Condition, ConditionType, ObjectStatus, State
@@ -60,7 +60,7 @@ def vm_status(environment: str, vm: ObservedVm, readiness: Readiness, failure: s
             "pid": vm.pid,
             "mac": vm.mac,
             "forwards": dict(vm.forwards) if vm.running else {},
-            "ports": [str(port) for port in spec.ports],
+            "ports": [_published(port) for port in spec.ports],
             "protect": spec.protect,
             "createdAt": vm.created_at,
             "startedAt": vm.started_at if vm.running else None,
@@ -154,17 +154,34 @@ def _network(name: str, desired: DesiredState, observed: ObservedState, failures
         details={
             "interface": bridge.name,
             "cidr": str(spec.cidr),
-            "cidr6": str(spec.cidr6) if spec.cidr6 is not None else None,
+            "cidr6": _text(spec.cidr6),
             "mtu": bridge.mtu,
             "nat": spec.nat,
             "dns": spec.dns,
             "isolated": spec.isolated,
             "egress": None if spec.egress is None else [str(rule) for rule in spec.egress],
             "rules": rules,
-            "vms": {vm.name: str(vm.lease) for vm in on_it if vm.lease is not None},
-            "ports": {vm.name: [str(port) for port in vm.spec.ports] for vm in on_it if vm.spec.ports},
+            "vms": [
+                {"name": vm.name, "address": str(vm.lease), "address6": _text(spec.address6(vm.lease))}
+                for vm in on_it
+                if vm.lease is not None
+            ],
+            "ports": [{"vm": vm.name, **_published(port)} for vm in on_it for port in vm.spec.ports],
         },
     )
+
+
+def _published(port: Publication) -> dict[str, Any]:
+    return {
+        "hostAddress": port.host_address,
+        "hostPort": port.host_port,
+        "protocol": port.protocol.value,
+        "guestPort": port.guest_port,
+    }
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def _rules(name: str, observed: ObservedState) -> tuple[str, Condition]:

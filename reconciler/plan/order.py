@@ -18,6 +18,7 @@ from reconciler.model.actions import (
     EnsureTap,
     FetchKernel,
     ForgetEnvironment,
+    PublishPorts,
     StartVm,
     StopVm,
     TrashVm,
@@ -37,6 +38,7 @@ _BEFORE: Mapping[type, tuple[type, ...]] = {
     UpdateVm: (StopVm,),
     EnsureTap: (StopVm, TrashVm),
     StartVm: (StopVm, TrashVm, CreateVm, UpdateVm, EnsureTap, DeleteTap),
+    PublishPorts: (UpdateVm,),
     AwaitReady: (StartVm,),
     TrashVolumes: (StopVm, TrashVm),
 }

@@ -10,18 +10,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
-from reconciler.model.actions import Action, CreateVm, DeleteTap, EnsureTap, StartVm, StopVm, TrashVm, UpdateVm
+from reconciler.model.actions import (
+    Action,
+    CreateVm,
+    DeleteTap,
+    EnsureTap,
+    PublishPorts,
+    StartVm,
+    StopVm,
+    TrashVm,
+    UpdateVm,
+)
 from reconciler.model.changes import (
     Change,
     ChangeClass,
     boot_facts,
     compare,
     creation_facts,
+    published,
     refusals,
+    restarts,
     shrunk,
     spec_key,
 )
-from reconciler.model.desired import Network, OnChange, RunState, Vm
+from reconciler.model.desired import USER_NETWORK, Network, OnChange, RunState, Vm
 from reconciler.model.observed import ObservedState, ObservedVm, Unknown
 from reconciler.model.plan import Held
 from reconciler.plan.policy import overdue, rests
@@ -238,13 +250,14 @@ def _settle(want: Vm, have: ObservedVm, world: World, decision: Decision) -> Dec
         _run_or_rest(want, "; ".join(reasons) or "it is not running", world, decision)
     else:
         decision.actions.extend(_connect(_as_booted(want, have) if decision.pending else want, world))
+        decision.actions.extend(_publish(want, have))
     return decision
 
 
 def _restart_reasons(want: Vm, have: ObservedVm, world: World, decision: Decision) -> list[str]:
     """Why a VM that runs has to be started anew. Edits alone may have to wait for the next start."""
     facts = boot_facts(want, world.networks.get(want.network), world.addresses.get(want.name))
-    changes = list(map(str, compare(have.booted, facts, ChangeClass.RESTART)))
+    changes = list(map(str, restarts(have.booted, facts)))
     waits = want.on_change is OnChange.NEXT_START
     lost = _lost_tap(_as_booted(want, have) if waits else want, have, world)
     if waits and not lost:
@@ -320,6 +333,14 @@ def _connect(want: Vm, world: World) -> list[Action]:
     else:
         return []
     return [EnsureTap(name=want.name, network=want.network, mtu=network.mtu, reason=reason)]
+
+
+def _publish(want: Vm, have: ObservedVm) -> list[Action]:
+    """What is published of a VM that runs on, and whose VMM does that itself."""
+    told, wanted = have.booted.get("ports", ""), published(want.ports)
+    if have.network != USER_NETWORK or told == wanted:
+        return []
+    return [PublishPorts(name=want.name, ports=want.ports, reason=f"ports: {told or 'none'} → {wanted or 'none'}")]
 
 
 def _drop_tap(name: str, reason: str, world: World) -> list[Action]:

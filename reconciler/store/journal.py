@@ -25,6 +25,7 @@ _REASONS: Mapping[str, str] = {
     "UpdateVm": "Recorded",
     "StartVm": "Started",
     "StopVm": "Stopped",
+    "PublishPorts": "Published",
     "AwaitReady": "Ready",
     "ApproveRemoval": "Approved",
     "TrashVm": "Trashed",

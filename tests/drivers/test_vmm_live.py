@@ -20,9 +20,11 @@ from reconciler.lib.errors import BangerError, CancelledError
 from reconciler.lib.paths import VmPaths
 from reconciler.lib.progress import Silent
 from reconciler.lib.units import MIB
+from reconciler.model.desired import Protocol
 from tests.fakes.monitor import FakeMonitor
 
 WEB = Forward(host_port=8080, guest_port=80)
+DNS = Forward(host_port=53, guest_port=53, protocol=Protocol.UDP)
 ANYWHERE = Forward(host_port=2222, guest_port=22, address=IPv4Address(0))
 
 
@@ -214,6 +216,24 @@ def test_a_taken_port_is_named_and_worth_a_retry(paths: VmPaths, monitor: FakeMo
     assert "8080" in (caught.value.hint or "")
 
 
+def test_a_set_of_forwards_takes_the_place_of_another(paths: VmPaths, monitor: FakeMonitor) -> None:
+    live.set_forwards(paths, {WEB, ANYWHERE, DNS})
+    moved = Forward(host_port=8080, guest_port=8000)
+    for _ in range(2):
+        live.set_forwards(paths, {moved, DNS})
+        assert live.list_forwards(paths) == {moved, DNS}
+
+
+def test_a_port_that_is_taken_is_named_and_keeps_no_other_from_being_forwarded(
+    paths: VmPaths, monitor: FakeMonitor
+) -> None:
+    monitor.taken.add(53)
+    with pytest.raises(BangerError, match=r"port 53 of 127\.0\.0\.1 cannot be forwarded") as caught:
+        live.set_forwards(paths, {DNS, WEB})
+    assert "--udp 'sport = :53'" in str(caught.value.hint)
+    assert live.list_forwards(paths) == {WEB}
+
+
 @pytest.mark.parametrize("change", [live.add_forward, live.remove_forward])
 def test_a_bridged_vm_has_no_forwards(
     paths: VmPaths, monitor: FakeMonitor, change: Callable[[VmPaths, Forward], None]
@@ -277,7 +297,7 @@ Hub -1 (net0):\r
         ("", None),
         (" \r\n", None),
         ("Hub -1 (net0):\r\n", frozenset()),
-        (TABLE, frozenset({Forward(host_port=49409, guest_port=22), ANYWHERE})),
+        (TABLE, frozenset({Forward(host_port=49409, guest_port=22), ANYWHERE, DNS})),
     ],
 )
 def test_the_table_of_forwards_is_read(text: str, found: frozenset[Forward] | None) -> None:

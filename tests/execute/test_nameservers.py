@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reconciler.drivers.network import resolvers
-from reconciler.execute.vms import nameservers_of
+from reconciler.execute.guests import nameservers_of
 from reconciler.model.desired import Egress, Network
 
 LAB = Network(name="lab", cidr=IPv4Network("172.30.7.0/24"), mtu=1500)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
-from reconciler.drivers.vmm.backend import Accelerator, AcceleratorKind, Boot, Capabilities, StopOutcome, check
+from reconciler.drivers.vmm.backend import Accelerator, AcceleratorKind, Boot, Capabilities, Forward, StopOutcome, check
 from reconciler.drivers.vmm.probe import Vmm
 from reconciler.lib.errors import BangerError
 from reconciler.lib.paths import VmPaths
@@ -65,6 +66,13 @@ class FakeBackend:
     def kill(self, vmm: Vmm) -> None:
         self.kills.append(self.boots[vmm.vm_id].label)
         self.table.pop(vmm.vm_id, None)
+
+    def forward(self, paths: VmPaths, wanted: frozenset[Forward]) -> None:
+        (vm_id,) = (vm_id for vm_id in self.table if self.boots[vm_id].paths == paths)
+        nic = self.boots[vm_id].nic
+        assert nic is not None and nic.tap is None
+        forwards = tuple(sorted(wanted, key=lambda f: f.host_port))
+        self.boots[vm_id] = replace(self.boots[vm_id], nic=replace(nic, forwards=forwards))
 
     def power_cut(self) -> None:
         """A reboot of the host: nothing runs any more."""

@@ -24,7 +24,7 @@ from reconciler.daemon import drivers as daemon_drivers
 from reconciler.drivers.guest import keys
 from reconciler.drivers.vmm import disks
 from reconciler.drivers.vmm import probe as vmm_probe
-from reconciler.drivers.vmm.backend import Accelerator, Boot, StopOutcome
+from reconciler.drivers.vmm.backend import Accelerator, Boot, Forward, StopOutcome
 from reconciler.drivers.vmm.probe import Vmm
 from reconciler.execute.boots import BootGate
 from reconciler.execute.tools import Tools
@@ -85,6 +85,10 @@ class LastingBackend(FakeBackend):
     def kill(self, vmm: Vmm) -> None:
         with effect(self.keep):
             super().kill(vmm)
+
+    def forward(self, paths: VmPaths, wanted: frozenset[Forward]) -> None:
+        with effect(self.keep):
+            super().forward(paths, wanted)
 
     def signalled(self, vm_id: str) -> None:
         with effect(self.keep):

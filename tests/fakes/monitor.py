@@ -35,7 +35,7 @@ class FakeMonitor:
         self.grow: Callable[[Path, int], None] = lambda path, size: None
         self.card = True
         self.link = True
-        self.forwards: dict[tuple[str, int], int] | None = {}
+        self.forwards: dict[tuple[str, str, int], int] | None = {}
         self.taken: set[int] = set()
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self._listener = socket.socket(socket.AF_UNIX)
@@ -144,24 +144,24 @@ class FakeMonitor:
         if command_line == "info usernet":
             return "" if self.forwards is None else self._usernet(self.forwards)
         assert self.forwards is not None
-        _, _, rule = rest.partition(" tcp:")
+        _, _, rule = rest.partition(" ")
         listener, _, guest = rule.partition("-:")
-        address, _, port = listener.partition(":")
-        key = address, int(port)
+        protocol, address, port = listener.split(":")
+        key = protocol, address, int(port)
         if verb == "hostfwd_remove":
             return f"host forwarding rule for {rest} " + (
                 "removed\r\n" if self.forwards.pop(key, None) else "not found\r\n"
             )
         assert verb == "hostfwd_add"
         if key in self.forwards or int(port) in self.taken:
-            return f"Could not set up host forwarding rule 'tcp:{rule}'\r\n"
+            return f"Could not set up host forwarding rule '{rule}'\r\n"
         self.forwards[key] = int(guest)
         return ""
 
     @staticmethod
-    def _usernet(forwards: dict[tuple[str, int], int]) -> str:
+    def _usernet(forwards: dict[tuple[str, str, int], int]) -> str:
         head = "Hub -1 (net0):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n"
         return head + "".join(
-            f"  TCP[HOST_FORWARD]  19 {'*' if a == '0.0.0.0' else a:>15} {p:5d}       10.0.2.15 {g:5d}     0     0\r\n"
-            for (a, p), g in forwards.items()
+            f"  {x.upper()}[HOST_FORWARD]  19 {'*' if a == '0.0.0.0' else a:>15} {p:5d}       10.0.2.15 {g:5d}     0     0\r\n"
+            for (x, a, p), g in forwards.items()
         )

@@ -10,7 +10,7 @@ from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
 
 from reconciler.model import actions as a
-from reconciler.model.changes import boot_facts, creation_facts
+from reconciler.model.changes import boot_facts, creation_facts, published
 from reconciler.model.ids import mac_address
 from reconciler.model.observed import ObservedState, ObservedVm, ObservedVolume, Unknown
 from reconciler.model.observed_links import ObservedBridge, ObservedRules, ObservedTap
@@ -199,6 +199,13 @@ class World:
                 if action.name in taps:
                     taps[action.name] = replace(taps[action.name], carrier=False)
                 self.state = replace(s, vms=vms, taps=taps)
+            case a.PublishPorts():
+                vm = vms[action.name]
+                assert vm.running and vm.network == "user"
+                booted = {key: value for key, value in vm.booted.items() if key != "ports"}
+                booted |= {"ports": published(action.ports)} if action.ports else {}
+                vms[action.name] = replace(vm, booted=booted)
+                self.state = replace(s, vms=vms)
             case a.AwaitReady():
                 vm = vms[action.name]
                 if not vm.running or action.name in self.silent:

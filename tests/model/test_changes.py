@@ -187,6 +187,7 @@ SAMPLES: dict[type, a.Action] = {
         a.UpdateVm(name="dev", reason="r", vm=vm("dev"), address=None),
         START,
         STOP,
+        a.PublishPorts(name="dev", reason="r", ports=()),
         a.AwaitReady(name="dev", reason="r", timeout=90.0),
         a.ApproveRemoval(name="env", reason="r", vms=("a", "b"), digest="0" * 12, state="1" * 12),
         a.TrashVm(name="dev", reason="r", recreate=True),

@@ -56,6 +56,8 @@ def test_execution_reaches_a_fixed_point_in_three_passes(
                 have = world.state.vms[vm.name]
                 assert have.spec == vm
                 assert have.running == (vm.state is RunState.RUNNING)
+                if have.running and have.network == USER_NETWORK:
+                    assert have.booted.get("ports", "") == " ".join(map(str, vm.ports))
         assert_nothing_is_left_over(desired, world.state, held)
     assert_no_address_is_used_twice(world.state)
     assert_rules_know_who_runs(world, held)

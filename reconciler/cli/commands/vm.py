@@ -18,6 +18,7 @@ from reconciler.cli.options import (
     option,
     output_option,
     quiet_option,
+    vm_argument,
     wait_options,
 )
 from reconciler.cli.render import document, listing, table
@@ -36,7 +37,7 @@ _PAST = {
 
 @click.group()
 def vm() -> None:
-    """Start, stop, restart, kill or restore VMs.
+    """Start, stop, restart, kill or restore VMs, and list their ports.
 
     The next `banger apply` goes by the file again: `state: stopped` there is what lasts.
     """
@@ -95,6 +96,38 @@ def restore(*, name: str, file: Path | None, entry: str | None, wait: bool, time
             ref = service.restore(bare, chosen, entry, options, reporter)
         if not quiet:
             say(f"restored {ref}")
+
+
+@vm.command()
+@file_option()
+@output_option()
+@vm_argument()
+def ports(*, file: Path | None, output: Output, vm: str) -> None:
+    """List what listens in a VM, and what of it is published where.
+
+    What listens is read in the guest, so the VM has to run and answer ssh; what is published is shown in any case.
+    """
+    from reconciler.cli import guestports  # noqa: PLC0415  # the other verbs need none of it
+
+    with wire.service() as service:
+        ref = target.vm(service, vm, file)
+        status = next(found for found in service.vms(ref.environment) if found.name == ref.name)
+        running = status.details.get("pid") is not None
+        argv = service.ssh_argv(ref, guestports.COMMAND, False) if running else None
+    listening = guestports.listening(argv) if argv is not None else ()
+    if argv is None:
+        say(f"{ref} does not run: what is published is all there is to show")
+    found = guestports.together(listening, status)
+    match output:
+        case Output.JSON | Output.YAML:
+            put(document(listing([port.to_json(ref) for port in found]), output))
+        case Output.NAME:
+            for port in found:
+                put(f"{port.number}/{port.protocol}")
+        case Output.TABLE if not found:
+            say(f"nothing listens in {ref}, and nothing of it is published")
+        case Output.TABLE:
+            put(table(guestports.HEADER, [port.row(running=running) for port in found]))
 
 
 @vm.command()

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+import typing
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Protocol
 
 from reconciler.drivers.vmm.probe import Vmm
 from reconciler.lib.errors import BangerError
 from reconciler.lib.paths import VmPaths
 from reconciler.lib.progress import Progress
 from reconciler.lib.units import MIB, human_size
+from reconciler.model.desired import Protocol
 
 # VIRTIO_BLK_ID_BYTES: virtio 1.2, section 5.2.6.
 SERIAL_BYTES = 20
@@ -82,7 +83,7 @@ class Disk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forward:
-    """A TCP port of the host that leads to a port of the guest. User-mode networks only.
+    """A port of the host that leads to a port of the guest. User-mode networks only.
 
     `address` is the host's own; 0.0.0.0 stands for all of them.
     """
@@ -90,6 +91,7 @@ class Forward:
     host_port: int
     guest_port: int
     address: IPv4Address = LOOPBACK
+    protocol: Protocol = Protocol.TCP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +142,7 @@ class Capabilities:
     live: frozenset[str] = frozenset()
 
 
-class Backend(Protocol):
+class Backend(typing.Protocol):
     """A technology that runs VMs. Every method may be called from any thread, and again after a crash."""
 
     @property
@@ -157,6 +159,12 @@ class Backend(Protocol):
 
     def kill(self, vmm: Vmm) -> None:
         """Ends the process at once, as a power cut would."""
+
+    def forward(self, paths: VmPaths, wanted: frozenset[Forward]) -> None:
+        """Makes these be the forwards of a running VM on the user-mode network. Connections go on.
+
+        Raises BangerError; retryable if a port of the host is taken, which it names.
+        """
 
 
 def check(boot: Boot, capabilities: Capabilities) -> None:

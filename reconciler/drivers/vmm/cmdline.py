@@ -115,6 +115,6 @@ def _nic(nic: Nic) -> list[str]:
     if nic.tap is not None:
         netdev = f"tap,id={NETDEV},ifname={nic.tap},script=no,downscript=no"
     else:
-        forwards = "".join(f",hostfwd=tcp:{f.address}:{f.host_port}-:{f.guest_port}" for f in nic.forwards)
+        forwards = "".join(f",hostfwd={f.protocol}:{f.address}:{f.host_port}-:{f.guest_port}" for f in nic.forwards)
         netdev = f"user,id={NETDEV}{forwards}"
     return ["-netdev", netdev, "-device", f"virtio-net-device,netdev={NETDEV},mac={nic.mac}"]

@@ -14,13 +14,14 @@ from pathlib import Path
 from reconciler.drivers.vmm.backend import Forward
 from reconciler.drivers.vmm.qmp import Qmp, QmpCommandError
 from reconciler.lib.paths import VmPaths
+from reconciler.model.desired import Protocol
 
 QMP_SECONDS = 3.0
 """What one visit to the monitor may take, waiting for other clients included."""
 
 # "TCP[HOST_FORWARD]  14       127.0.0.1  2222       10.0.2.15    22     0     0"; a wildcard address is a `*`
 # (libslirp: src/misc.c, slirp_connection_info).
-_FORWARD = re.compile(r"^\s*TCP\[HOST_FORWARD\]\s+-?\d+\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)\b", re.MULTILINE)
+_FORWARD = re.compile(r"^\s*(TCP|UDP)\[HOST_FORWARD\]\s+-?\d+\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)\b", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ def read(paths: VmPaths) -> Facts:
 
 
 def list_forwards(paths: VmPaths) -> frozenset[Forward] | None:
-    """The TCP forwards of the user-mode network; None if the VM has no such network. Raises QmpError."""
+    """The forwards of the user-mode network; None if the VM has no such network. Raises QmpError."""
     with Qmp(paths.qmp, QMP_SECONDS) as qmp:
         return forwards(qmp)
 
@@ -108,10 +109,16 @@ def parse_forwards(text: str) -> frozenset[Forward] | None:
     if not text.strip():
         return None
     found = set()
-    for address, host_port, guest_port in _FORWARD.findall(text):
+    for protocol, address, host_port, guest_port in _FORWARD.findall(text):
         try:
             listening = IPv4Address(0 if address == "*" else address)
         except AddressValueError:
             continue
-        found.add(Forward(address=listening, host_port=int(host_port), guest_port=int(guest_port)))
+        forward = Forward(
+            address=listening,
+            host_port=int(host_port),
+            guest_port=int(guest_port),
+            protocol=Protocol(protocol.lower()),
+        )
+        found.add(forward)
     return frozenset(found)

@@ -7,7 +7,7 @@ which serves one client at a time, for longer than a visit: a busy one is a retr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from reconciler.drivers.vmm import facts, probe
@@ -23,7 +23,17 @@ from reconciler.lib.paths import VmPaths
 from reconciler.lib.progress import Progress
 from reconciler.lib.units import MIB, human_size
 
-__all__ = ["MIN_MEMORY", "add_forward", "list_forwards", "remove_forward", "resize_disk", "set_link", "set_memory"]
+__all__ = [
+    "MIN_MEMORY",
+    "add_forward",
+    "list_forwards",
+    "remove_forward",
+    "resize_disk",
+    "set_forwards",
+    "set_link",
+    "set_memory",
+    "who_has",
+]
 
 MIN_MEMORY = 96 * MIB
 """Bytes. No guest is brought below this, whatever it says that it needs."""
@@ -145,7 +155,7 @@ def add_forward(paths: VmPaths, forward: Forward) -> None:
         if forward in present:
             return
         for other in present:
-            if (other.address, other.host_port) == (forward.address, forward.host_port):
+            if _listener(other) == _listener(forward):
                 qmp.monitor(f"hostfwd_remove {NETDEV} {_listener(other)}")
         said = qmp.monitor(f"hostfwd_add {NETDEV} {_listener(forward)}-:{forward.guest_port}")
         # By what it did, not by its words: the human monitor promises none.
@@ -153,7 +163,7 @@ def add_forward(paths: VmPaths, forward: Forward) -> None:
             return
     raise BangerError(
         f"port {forward.host_port} of {forward.address} cannot be forwarded: {' '.join(said.split()) or 'QEMU does not'}",
-        hint=f"`ss -ltnp 'sport = :{forward.host_port}'` shows who has it",
+        hint=who_has(forward),
         error_class=ErrorClass.RETRYABLE,
     )
 
@@ -170,6 +180,25 @@ def remove_forward(paths: VmPaths, forward: Forward) -> None:
         f"the forward of port {forward.host_port} of {forward.address} cannot be removed: {' '.join(said.split())}",
         error_class=ErrorClass.RETRYABLE,
     )
+
+
+def set_forwards(paths: VmPaths, wanted: Collection[Forward]) -> None:
+    """Makes these the VM's only forwards. Raises BangerError as `add_forward` does; what could be done is done then."""
+    for forward in (list_forwards(paths) or frozenset()) - frozenset(wanted):
+        remove_forward(paths, forward)
+    failed: BangerError | None = None
+    for forward in sorted(wanted, key=lambda forward: (forward.host_port, forward.protocol, forward.address)):
+        try:
+            add_forward(paths, forward)
+        except BangerError as problem:
+            failed = failed or problem
+    if failed is not None:
+        raise failed
+
+
+def who_has(forward: Forward) -> str:
+    """The command that shows who has the port of the host."""
+    return f"`ss -lnp --{forward.protocol} 'sport = :{forward.host_port}'` shows who has it"
 
 
 def _memory(qmp: Qmp) -> Memory:
@@ -236,7 +265,7 @@ def _forwards(qmp: Qmp) -> frozenset[Forward]:
 
 
 def _listener(forward: Forward) -> str:
-    return f"tcp:{forward.address}:{forward.host_port}"
+    return f"{forward.protocol}:{forward.address}:{forward.host_port}"
 
 
 def _until(done: Callable[[], bool], vmm: Vmm, seconds: float) -> bool:

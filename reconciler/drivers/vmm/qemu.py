@@ -13,8 +13,8 @@ import signal
 import time
 from pathlib import Path
 
-from reconciler.drivers.vmm import cmdline, probe, scope, sockets
-from reconciler.drivers.vmm.backend import Accelerator, AcceleratorKind, Boot, Capabilities, StopOutcome, check
+from reconciler.drivers.vmm import cmdline, live, probe, scope, sockets
+from reconciler.drivers.vmm.backend import Accelerator, AcceleratorKind, Boot, Capabilities, Forward, StopOutcome, check
 from reconciler.drivers.vmm.probe import Vmm
 from reconciler.drivers.vmm.qmp import Qmp, QmpCommandError, QmpError
 from reconciler.drivers.vmm.sysrq import emergency_sync
@@ -123,6 +123,10 @@ class Qemu:
             self._end(vmm, fd)
         finally:
             os.close(fd)
+
+    def forward(self, paths: VmPaths, wanted: frozenset[Forward]) -> None:
+        """Makes these be the forwards of a running VM. Raises BangerError (live.add_forward)."""
+        live.set_forwards(paths, wanted)
 
     def _running(self, boot: Boot) -> Vmm | None:
         return probe.find(boot.install).get(boot.vm_id)
