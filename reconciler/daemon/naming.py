@@ -154,6 +154,8 @@ class Naming:
             tcp.close()
             reason = f"no DNS on 127.0.0.1 port {self._port}: {problem.strerror}"
             self._log.warning(reason, hint=f"set {PORT_VARIABLE} to a free port")
+            return
+        self._log.info("answering", address="127.0.0.1", port=self._port)
 
 
 def _nothing(entry: str, addresses: tuple[object, ...], seconds: int) -> None:
