@@ -79,5 +79,5 @@ def invocation() -> str:
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
         candidate = Path(folder or ".") / "banger"
         if os.access(candidate, os.X_OK):
-            return "banger" if candidate.exists() and candidate.samefile(called) else str(called)
+            return "banger" if candidate.resolve() == called.resolve() else str(called)
     return str(called)

@@ -11,7 +11,7 @@ from pathlib import Path
 from reconciler.helper.protocol import Code, Refusal
 from reconciler.helper.run import Runner, find
 
-_RESOLVED = Path("/run/systemd/resolve/stub-resolv.conf")
+_RESOLVED = Path("/run/systemd/resolve/resolv.conf")
 
 
 def sockets(gateway: IPv4Address) -> tuple[int, ...]:

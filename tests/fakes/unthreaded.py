@@ -81,7 +81,7 @@ class Unthreaded(Controller):
         super().__init__(engine, [], Log(self.text, Format.HUMAN))
         self._clock = clock
         nobody: Any = _Nobody()
-        self._pump = nobody
+        self._pump = self._naming = nobody
 
     def keep(self, file: bytes | None, ask: Callable[[Unthreaded], object] | None = None) -> None:
         """Keeps all environments, and with `file` the one that it describes; then does what is asked."""

@@ -52,7 +52,9 @@ BY_TYPE = {str: text, int: number, bool: st.booleans()}
 
 def of_op(op: Op) -> st.SearchStrategy[Request]:
     hints = get_type_hints(Request)
-    return st.builds(Request, op=st.just(op), **{name: rows.get(name) or BY_TYPE[hints[name]] for name in op.fields})
+    return st.builds(
+        Request, op=st.just(op), **{name: rows[name] if name in rows else BY_TYPE[hints[name]] for name in op.fields}
+    )
 
 
 requests: st.SearchStrategy[Request] = st.sampled_from(Op).flatmap(of_op)
