@@ -104,9 +104,11 @@ def counted(step):
         steps[0] += 1
         open({tally!r}, "w").write(str(steps[0]))
         if steps[0] == {nth} and {before}: {at}
-        result = step(*args, **more)
-        if steps[0] == {nth} and not {before}: {at}
-        return result
+        mine = steps[0]
+        try:
+            return step(*args, **more)
+        finally:  # a step may find that something is not there, and say so by an error
+            if mine == {nth} and not {before}: {at}
     return call
 run.subprocess.run = counted(run.subprocess.run)
 ops.fcntl.ioctl = counted(fcntl.ioctl)
