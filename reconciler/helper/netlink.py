@@ -114,14 +114,16 @@ class Routing(Netlink):
         self.ask(_NEWLINK, body, _ACK | _CREATE)
 
     def set(self, index: int, changes: Changes, *, ipv6: bool) -> None:
-        """Changes a link; whoever gets an alias is kept from having a link-local IPv6 address, before it is up."""
-        if ipv6 and "alias" in changes:
+        """Changes a link; one that gets an alias gets no link-local IPv6 address when it comes up."""
+        name = {key: value for key, value in changes.items() if key == "alias"}
+        if name:
             # Without such an address the host is no neighbour that guests could reach around the rules.
             # IFLA_AF_SPEC { AF_INET6 { IFLA_INET6_ADDR_GEN_MODE: none } }
-            none = _attribute(26, _attribute(socket.AF_INET6, _attribute(8, b"\1")))
-            self.ask(_SETLINK, _LINK.pack(0, 0, index, 0, 0) + none)
-        up = _UP if changes.get("up") else 0
-        self.ask(_SETLINK, _LINK.pack(0, 0, index, up, up) + _encode(changes))
+            none = _attribute(26, _attribute(socket.AF_INET6, _attribute(8, b"\1"))) if ipv6 else b""
+            self.ask(_SETLINK, _LINK.pack(0, 0, index, 0, 0) + _encode(name) + none)
+        if len(changes) > len(name):
+            up = _UP if changes.get("up") else 0
+            self.ask(_SETLINK, _LINK.pack(0, 0, index, up, up) + _encode(changes))
 
     def delete(self, index: int) -> None:
         self.ask(_DELLINK, _LINK.pack(0, 0, index, 0, 0))

@@ -12,6 +12,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from reconciler.helper import policy, resolving, rules
@@ -23,8 +24,8 @@ from reconciler.helper.run import LOCK, locked
 from reconciler.helper.watch import watch
 
 _ROUNDS = 3
-_INTERFACES = "/proc/sys/net/ipv4/conf"
-"""Has an entry for each of the host's."""
+_IPV6_LINKS = Path("/proc/self/net/dev_snmp6")
+"""Has an entry for each link, if there is IPv6 at all."""
 
 # linux/if_tun.h. VNET_HDR is what QEMU asks for; it may turn it off when it opens the tap, unlike MULTI_QUEUE.
 _TUNSETIFF = 0x400454CA
@@ -79,7 +80,7 @@ def _world(routing: Routing, owner: LinkOwner, request: Request) -> World:
         names = {owner.interface, policy.bridge_of(owner, request).interface}
         links = {name: link for name in names if (link := routing.link(name))}
         # Whose they are is asked only once there are enough to matter: that takes a millisecond for each 50.
-        many = len(os.listdir(_INTERFACES)) > policy.MAX_TAPS  # noqa: PTH208 - a thousand paths for nothing
+        many = not _ipv6() or len(os.listdir(_IPV6_LINKS)) > policy.MAX_TAPS  # noqa: PTH208 - no use for paths
         return World(links, taps=routing.count_taps(owner.uid) if many else 0)
     routes = routing.routes() if request.op is Op.ENSURE_BRIDGE else ()
     return World(routing.links(), tuple(routing.addresses()), tuple(routes))
@@ -112,20 +113,19 @@ def _ensure_bridge(routing: Routing, owner: LinkOwner, request: Request, world: 
 def _ensure_tap(routing: Routing, owner: LinkOwner, request: Request, world: World) -> bool:
     bridge = world.links[policy.bridge_of(owner, request).interface]
     link = world.links.get(owner.interface)
-    if link is None:
-        # Persistent last: whatever ends us before that, the kernel removes the tap with our descriptor.
-        with _attached(owner, _IFF_TUN_EXCL) as fd:
-            fcntl.ioctl(fd, _TUNSETOWNER, owner.uid)
-            link = routing.link(owner.interface)
-            if link is None:
-                raise Refusal(Code.FAILED, f"{owner.interface} went while it was made")
-            routing.set(link.index, tap_changes(owner, link, bridge=bridge, mtu=request.mtu), ipv6=_ipv6())
-            fcntl.ioctl(fd, _TUNSETPERSIST, 1)
-        return True
-    changed = link.tap_owner != owner.uid
+    changed = link is None or link.tap_owner != owner.uid
     if changed:
-        with _attached(owner) as fd:
+        with _attached(owner, 0 if link else _IFF_TUN_EXCL) as fd:
             fcntl.ioctl(fd, _TUNSETOWNER, owner.uid)
+            if link is None:
+                # Persistent once it is known as ours: until then the kernel removes it with our descriptor.
+                made = routing.link(owner.interface)
+                if made is None:
+                    raise Refusal(Code.FAILED, f"{owner.interface} went while it was made")
+                routing.set(made.index, {"alias": owner.alias}, ipv6=_ipv6())
+                fcntl.ioctl(fd, _TUNSETPERSIST, 1)
+                link = replace(made, alias=owner.alias)
+    assert link is not None
     changes = tap_changes(owner, link, bridge=bridge, mtu=request.mtu)
     if changes:
         routing.set(link.index, changes, ipv6=_ipv6())
@@ -151,4 +151,4 @@ def _attached(owner: LinkOwner, flags: int = 0) -> Iterator[int]:
 
 
 def _ipv6() -> bool:
-    return Path("/proc/self/net/if_inet6").exists()
+    return _IPV6_LINKS.exists()

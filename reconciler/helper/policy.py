@@ -24,7 +24,6 @@ PRIVILEGED_PORTS = range(1, 1024)
 OVERFLOW_UID = 65534  # what the kernel shows for a uid that this user namespace does not know (user_namespaces(7))
 _PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))  # RFC 1918
 _LOCAL6 = IPv6Network("fd00::/8")  # RFC 4193
-
 _LINK_LOCAL = IPv6Interface("fe80::1/64")
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -184,7 +183,7 @@ def _is_egress(to: str, protocol: str, first: int, last: int) -> bool:
     if protocol not in ("any", "tcp", "udp") or not ports:
         return False
     if is_name(to):
-        return _HOST_NAME.fullmatch(to) is not None
+        return _HOST_NAME.fullmatch(to) is not None and not _is_address(to)
     try:
         return str(ip_network(to)) == to
     except ValueError:

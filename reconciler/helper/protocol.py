@@ -20,6 +20,8 @@ VERSION = 1
 MAX_FRAME = 64 * 1024
 HEADER = struct.Struct("!I")
 _MAX_DEPTH = 4  # the envelope, its arguments, a list, a row
+# A text, to its end or that of the message: what is left has none that looks like structure.
+_TEXT = re.compile(r'"(?:[^"\\]++|\\.?)*+(?:"|\Z)', re.S)
 _BRACKETS = re.compile(r"[\[\]{}]")
 
 
@@ -210,8 +212,7 @@ def parse(payload: bytes) -> dict[str, Any]:
     try:
         text = payload.decode("utf-8")
         depth = 0
-        # Those inside strings count too: no legal message has that many in its names.
-        for bracket in _BRACKETS.findall(text):
+        for bracket in _BRACKETS.findall(_TEXT.sub("", text)):
             depth += 1 if bracket in "[{" else -1
             if depth > _MAX_DEPTH:
                 raise ValueError(f"nested deeper than {_MAX_DEPTH}")

@@ -254,6 +254,7 @@ REFUSED: dict[str, tuple[Request, Code]] = {
         Code.QUOTA,
     ),
     "egress with host bits": (replace(RULES, egress=(("10.0.0.1/8", "any", 0, 0),)), Code.BAD_FIELD),
+    "egress without a length": (replace(RULES, egress=(("10.0.0.1", "any", 0, 0),)), Code.BAD_FIELD),
     "egress to nowhere": (replace(RULES, egress=(("", "any", 0, 0),)), Code.BAD_FIELD),
     "egress in capitals": (replace(RULES, egress=(("Debian.org", "any", 0, 0),)), Code.BAD_FIELD),
     "egress to a star inside": (replace(RULES, egress=(("a.*.org", "any", 0, 0),)), Code.BAD_FIELD),

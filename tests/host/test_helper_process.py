@@ -120,19 +120,19 @@ FAIL = "raise OSError(5, os.strerror(5))"
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_killed_at_every_step(before: bool, network: Network, uplink: None, install: str) -> None:
+def test_killed_at_every_step(before: bool, network: Network, uplink: None, install: str, tmp_path: Path) -> None:
+    tally = tmp_path / "steps"
     for nth in range(1, 80):
-        raw = Raw(STEPS.format(nth=nth, before=before, at=KILL, tally=os.devnull))
+        raw = Raw(STEPS.format(nth=nth, before=before, at=KILL, tally=str(tally)))
         for request in requests(install):
             raw.send(request)
         raw.socket.shutdown(socket.SHUT_WR)
-        code = raw.process.wait(30)
+        raw.process.wait(30)
         raw.end()
         _assert_converges(network, install)
-        if code == 0:
+        if int(tally.read_text()) < nth:
             break  # fewer steps than that: every one was covered
-    assert code == 0
-    assert nth > 20
+    assert 20 < nth < 79
 
 
 @pytest.mark.parametrize("before", [True, False])

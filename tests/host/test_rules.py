@@ -134,7 +134,7 @@ def test_the_hosts_own_loopback_stays_its_own(lab: Lab) -> None:
         for target in ("127.0.0.1", GATEWAY):  # in order: when the second is there, the first would be
             lab.web.send(frame(lab.web.mac, bridge_mac, 0x0800, ipv4(ADDRESSES["web"], target)))
         assert outer.recvfrom(9)[1][0] == ADDRESSES["web"]
-        inner.setblocking(False)
+        inner.settimeout(0)
         with pytest.raises(BlockingIOError):
             inner.recv(9)
 

@@ -188,7 +188,10 @@ def judge(payload: bytes, frame: bytes) -> str:
     """What came of a frame; BrokenPromiseError if the answer is none, or tells of a failure, of which the fake has none."""
     if HEADER.unpack(frame[: HEADER.size])[0] != len(frame) - HEADER.size:
         raise BrokenPromiseError(f"{payload!r}: an answer of another length than it says")
-    outcome = decode_answer(frame[HEADER.size :]).outcome
+    try:
+        outcome = decode_answer(frame[HEADER.size :]).outcome
+    except Refusal as problem:
+        raise BrokenPromiseError(f"{payload!r}: an answer that is none: {problem}") from None
     if not isinstance(outcome, Refusal):
         return "done"
     if outcome.code is Code.FAILED or outcome.code.closes:
