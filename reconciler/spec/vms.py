@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
@@ -32,6 +33,8 @@ from reconciler.spec.tree import Document, MapNode
 from reconciler.spec.values import DISK, MEMORY, TIMEOUT, TTL, mount_path, seconds, size_in_bytes
 
 MAX_VMS = 1024  # what the root helper gives taps to
+MAX_PORTS = 1024  # what it publishes of one network
+MAX_RULES_SIZE = 63 * 1024  # bytes: its longest request, less what else stands in one
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,23 @@ def _check_room(document: Document, vms: Mapping[str, Vm], networks: Mapping[str
         if wanted[name] > room:
             hint = "use a shorter prefix, or fewer VMs"
             document.report(("networks", name, "cidr"), f"has room for {room} VMs, and {wanted[name]} ask for it", hint)
+        mine = [vm for vm in vms.values() if vm.network == name]
+        ports = sum(len(vm.ports) for vm in mine)
+        if ports > MAX_PORTS:
+            hint = f"a network has at most {MAX_PORTS}: divide it"
+            document.report(("networks", name), f"its VMs publish {ports} ports", hint, key=True)
+        elif (size := _rules_size(network, mine)) > MAX_RULES_SIZE:
+            what = f"its VMs, their ports and `egress` take {size} bytes of the {MAX_RULES_SIZE} that rules may have"
+            document.report(("networks", name), what, "use shorter names, fewer ports, or two networks", key=True)
+
+
+def _rules_size(network: Network, vms: Iterable[Vm]) -> int:
+    """Bytes of what the root helper is told at once, all addresses taken for long ones."""
+    rows: list[list[object]] = [[rule.to, rule.protocol.value, rule.first, rule.last] for rule in network.egress or ()]
+    for vm in vms:
+        rows.append([vm.name, "255.255.255.255"])
+        rows += [[p.host_address, p.host_port, p.protocol.value, vm.name, p.guest_port] for p in vm.ports]
+    return len(json.dumps(rows, separators=(",", ":")))
 
 
 class _Builder:

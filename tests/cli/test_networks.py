@@ -53,9 +53,9 @@ def test_the_list_is_a_table(run: Run, service: FakeService) -> None:
     missing = ObjectStatus(kind=Noun.NETWORK, name="dmz", environment="demo", state=State.MISSING, ready=False)
     service.objects = [lab(egress=["10.0.0.0/8"]), missing, vm_status()]
     assert run("network", "list").stdout == (
-        "NAME  ENVIRONMENT  STATE    CIDR           CIDR6           BRIDGE          NAT  DNS  ISOLATED  EGRESS   RULES   VMS  PORTS\n"
-        "lab   demo         present  172.30.7.0/24  fd00:30:7::/64  bgb-0123456789  yes  yes  no        1 rules  intact  1    2\n"
-        "dmz   demo         missing  -                              -               -    -    -         -        -       0    0\n"
+        "NAME  ENVIRONMENT  STATE    CIDR           CIDR6           BRIDGE          NAT  DNS  ISOLATED  EGRESS  RULES   VMS  PORTS\n"
+        "lab   demo         present  172.30.7.0/24  fd00:30:7::/64  bgb-0123456789  yes  yes  no        1 rule  intact  1    2\n"
+        "dmz   demo         missing  -                              -               -    -    -         -       -       0    0\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Networks on a host with a fake boundary: the packet filter's rules, and the ports that VMs publish."""
+"""Rules and published ports through the whole of banger: what the helper and the VMM are told, and when."""
 
 from __future__ import annotations
 

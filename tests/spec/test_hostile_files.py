@@ -55,6 +55,19 @@ FILES: dict[str, bytes] = {
     "tags without values": b"! " * (MIB // 2),
     "anchors without values": b"&a " * (MIB // 3),
     "aliases without anchors": b"*a " * (MIB // 3),
+    "ports of many vms": HEAD
+    + b"vms:\n  a: {image: base, count: 256, ports: ["
+    + b",".join(b'"%d:%d"' % (1024 + n, n + 1) for n in range(64))
+    + b"]}\n",
+    "one port often": HEAD + b"vms:\n" + each(1000, "  a#: {image: base, ports: ['9000:1', '[fd00::1]:9000:1']}\n"),
+    "egress that multiplies": HEAD
+    + b"networks:\n"
+    + each(
+        64, "  n#: {cidr: 10.#.0.0/24, egress: [" + "{to: a.b, ports: &p [1, 2, 3, 4, 5, 6, 7, 8, 9]}," * 64 + "]}\n"
+    ),
+    "egress of strange names": HEAD
+    + b"networks:\n"
+    + each(64, "  n#: {cidr: 10.#.0.0/24, egress: [" + "{to: " + "a-" * 120 + "}," * 1 + "]}\n"),
     "long word": b"a: " + b"x" * (MIB - 10),
     "long key": b"x" * (MIB - 10) + b": 1",
     "long quoted key": b'? "' + b"x" * (MIB - 30) + b'"\n: 1',

@@ -136,4 +136,6 @@ def _egress(has: Any) -> str:
     if "egress" not in has:
         return "-"
     rules = has["egress"]
-    return "everywhere" if rules is None else f"{len(rules)} rules" if rules else "nowhere"
+    return (
+        "everywhere" if rules is None else f"{len(rules)} rule{'s' if len(rules) > 1 else ''}" if rules else "nowhere"
+    )

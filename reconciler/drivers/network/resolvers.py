@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address
 from pathlib import Path
 
-# Where systemd-resolved runs, /etc/resolv.conf names only its own listener on loopback; this file names what it asks.
+# Where systemd-resolved runs, /etc/resolv.conf names only its own address on loopback; this file names what it asks.
 _RESOLVED = Path("/run/systemd/resolve/resolv.conf")
 _CLASSIC = Path("/etc/resolv.conf")
 
