@@ -34,6 +34,9 @@ def observe_rules(install: str, environment: str, read_filter: ReadFilter) -> Ru
     """The environment's rules by network."""
     try:
         shown = read_filter(install)
-    except (BangerError, OSError) as problem:
+    except BangerError as problem:
+        # Whoever has no helper yet is told here, before anything is tried, what would give him one.
+        return Unknown(f"{problem.cause} ({problem.hint})" if problem.hint else problem.cause)
+    except OSError as problem:
         return Unknown(str(problem))
     return {network: rules for (owner, network), rules in shown.rules.items() if owner == environment}

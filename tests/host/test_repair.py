@@ -85,7 +85,7 @@ def test_each_loss_is_repaired_by_one_apply(home: Home, subnet: Callable[[], str
         # The bridge goes: the VM goes on.
         pids = set(home.vmms())
         subprocess.run(["ip", "link", "del", bridge], check=True)
-        assert set(home.planned()) == {"ensure network/lab", "connect vm/a"}
+        assert set(home.planned()) == {"ensure network/lab", "filter network/lab", "connect vm/a"}
         home.run("apply")
         assert set(home.vmms()) == pids
         subprocess.run(["ip", "link", "set", bridge, "down"], check=True)
