@@ -98,7 +98,7 @@ def _listening_to_routers(how: str) -> list[str]:
 
 
 def _recorded(text: str | None, name: str) -> set[str]:
-    found = re.search(rf"\tset {name} \{{.*?elements = \{{(.*?)\}}", text or "", re.S)
+    found = re.search(rf"\tset {name} \{{[^}}]*?elements = \{{(.*?)\}}", text or "", re.S)
     return set(re.findall(r'"([^"]+)"', found[1])) if found else set()
 
 
