@@ -22,6 +22,9 @@ def ensure(run: Runner, owner: LinkOwner, request: Request, world: World) -> boo
     tables = _survey(run)
     name = owner.interface
     _refuse_foreign(tables, owner)
+    # Those of a bridge that is gone serve nobody, and would drop what a network of the same addresses is sent.
+    orphans = [key for key, text in tables.items() if key[1] not in world.links and owner_of(key[1], nft.comment(text))]
+    tables = _without(run, tables, orphans)
     changed = nft.stamp(tables, name) != (request.digest, True)
     if changed:
         _refuse_taken(tables, name, request)
@@ -42,9 +45,7 @@ def delete(run: Runner, owner: LinkOwner, world: World) -> bool:
     tables = _survey(run)
     _refuse_foreign(tables, owner)
     found = [key for key in tables if key[1] == owner.interface]
-    if found:
-        run("nft", "-f", "-", text="\n".join(f"delete table {family} {name}" for family, name in found))
-    left = {key: text for key, text in tables.items() if key not in found}
+    left = _without(run, tables, found)
     return forwarding.settle(run, left, world.hosts()) or bool(found)
 
 
@@ -78,6 +79,15 @@ def allow(run: Runner, owner: LinkOwner, request: Request) -> bool:
         raise Refusal(Code.NO_RULES, f"the rules of {owner} know no name {request.name}")
     run("nft", "-f", "-", text=nft.allowing(owner.interface, request.name, request.addresses, request.seconds))
     return True
+
+
+def _without(
+    run: Runner, tables: dict[tuple[str, str], str], gone: list[tuple[str, str]]
+) -> dict[tuple[str, str], str]:
+    """Deletes tables; those that are left."""
+    if gone:
+        run("nft", "-f", "-", text="\n".join(f"delete table {family} {name}" for family, name in gone))
+    return {key: text for key, text in tables.items() if key not in gone}
 
 
 def _survey(run: Runner) -> dict[tuple[str, str], str]:

@@ -73,6 +73,7 @@ def home(artifact_cache: Artifacts, tmp_path: Path) -> Iterator[Home]:
     made.destroy()
     assert made.vmms() == {}
     assert made.links() == {}
+    assert made.tables() == []
     assert made.helpers() == []
     assert made.mounts() == []
 

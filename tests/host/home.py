@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -138,6 +139,11 @@ class Home:
         mark = f"banger:{self.install}:"
         return {link["ifname"]: link["ifalias"] for link in listing if link.get("ifalias", "").startswith(mark)}
 
+    def tables(self) -> list[tuple[str, str]]:
+        """Family and name of the nft tables that are this home's, by their comment."""
+        listing = subprocess.run(["nft", "-t", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+        return re.findall(rf'^table (\S+) (\S+) \{{\n\tcomment "banger:{self.install}:', listing, re.M)
+
     def helpers(self) -> list[int]:
         """Processes that work in this home or for it, VMMs aside."""
         found = []
@@ -171,6 +177,8 @@ class Home:
             self.run("delete", self.environment, "--yes", check=False)
         for name in self.links():
             subprocess.run(["ip", "link", "del", name], check=False)
+        for table in self.tables():
+            subprocess.run(["nft", "delete", "table", *table], check=False)
 
 
 def bare() -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from tests.host.lab import (
     lab_fixture,  # noqa: F401 - a fixture
 )
 from tests.host.netns import (
+    CIDR,
     MARKS,
     helper_fixture,  # noqa: F401 - a fixture
     install_fixture,  # noqa: F401 - a fixture
@@ -213,6 +214,23 @@ def test_forwarding_that_somebody_else_turned_on_is_theirs(lab: Lab) -> None:
     assert "iifname @v4" not in lab.host.run("nft", "list", "ruleset")
     lab.client.delete_bridge(**lab.where)
     assert sysctls(lab)["/proc/sys/net/ipv4/conf/up0/forwarding"] == "1"
+
+
+def test_rules_that_outlive_their_bridge_go_with_the_next_ones(lab: Lab) -> None:
+    """They would drop what the next network of the same addresses is sent, and keep its ports."""
+    lab.rules(ports=[PORT])
+    subprocess.run(["ip", "link", "del", lab.bridge], check=True)
+    assert lab.shown()[0] == DIGEST  # looking sweeps nothing
+    again = {**lab.where, "network": "again"}
+    bridge = lab.client.ensure_bridge(**again, cidr=CIDR, mtu=1500)
+    lab.where = again
+    lab.rules(cidr6="", ports=[PORT])
+    left = {line.split()[2] for line in tables() if line.split()[2].startswith("bgb-")}
+    assert left == {bridge}
+    assert {line for line in foreign().splitlines() if line.startswith("table")} == {
+        "table ip docker {",
+        "table inet mine {",
+    }
 
 
 def test_rules_of_other_users_are_out_of_reach(lab: Lab) -> None:
