@@ -26,7 +26,7 @@ def choose_ports(guest_ports: Sequence[str], held: Mapping[str, int], taken: set
     chosen: dict[str, int] = {}
     for guest in guest_ports:
         port = held.get(guest)
-        if port is None or not _free(port):
+        if port is None or not is_free(Forward(host_port=port, guest_port=int(guest))):
             port = _unused(taken | set(chosen.values()))
         chosen[guest] = port
     return chosen
@@ -47,6 +47,7 @@ def is_free(forward: Forward) -> bool:
     kind = socket.SOCK_STREAM if forward.protocol is Protocol.TCP else socket.SOCK_DGRAM
     with socket.socket(type=kind) as probe:
         if kind == socket.SOCK_STREAM:
+            # As QEMU does: a connection in TIME_WAIT does not make the port taken.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((str(forward.address), forward.host_port))
@@ -63,14 +64,3 @@ def _unused(taken: set[int]) -> int:
             port = int(probe.getsockname()[1])
         if port not in taken:
             return port
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As QEMU does: a connection in TIME_WAIT does not make the port taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

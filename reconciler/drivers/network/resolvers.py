@@ -1,35 +1,43 @@
-"""Which nameservers the host itself asks, so that guests can ask them too (resolv.conf(5)). Reads two files."""
+"""Which nameservers the host itself asks (resolv.conf(5)). Reads two files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import TypeVar
 
 # Where systemd-resolved runs, /etc/resolv.conf names only its own address on loopback; this file names what it asks.
-_RESOLVED = Path("/run/systemd/resolve/resolv.conf")
-_CLASSIC = Path("/etc/resolv.conf")
+FILES = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
+
+_Server = TypeVar("_Server")
 
 
-def upstream(files: Iterable[Path] = (_RESOLVED, _CLASSIC)) -> tuple[IPv4Address, ...]:
-    """The host's IPv4 nameservers in its order, from the first file that names one that another machine can ask."""
+def servers(usable: Callable[[str], _Server | None], files: Iterable[Path] = FILES) -> tuple[_Server, ...]:
+    """The host's nameservers in its order, each once, from the first file that names a usable one.
+
+    `usable` makes of an address as it is written what is wanted of it, or None.
+    """
     for file in files:
         try:
             text = file.read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue
-        found = tuple(dict.fromkeys(address for line in text.splitlines() if (address := _server(line)) is not None))
+        lines = [words for line in text.splitlines() if len(words := line.split()) > 1 and words[0] == "nameserver"]
+        found = dict.fromkeys(server for words in lines if (server := usable(words[1])) is not None)
         if found:
-            return found
+            return tuple(found)
     return ()
 
 
-def _server(line: str) -> IPv4Address | None:
-    words = line.split()
-    if len(words) < 2 or words[0] != "nameserver":
-        return None
+def upstream(files: Iterable[Path] = FILES) -> tuple[IPv4Address, ...]:
+    """Those that guests can ask too: their IPv4 addresses mean the same to another machine."""
+    return servers(_of_others, files)
+
+
+def _of_others(text: str) -> IPv4Address | None:
     try:
-        address = IPv4Address(words[1])
+        address = IPv4Address(text)
     except ValueError:
         return None
     of_others = not (address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast)

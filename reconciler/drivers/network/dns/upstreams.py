@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# Where systemd-resolved runs, the classic file names its listener on loopback, which would ask us about what is ours.
-FILES = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
+from reconciler.drivers.network.resolvers import FILES, servers
+
 PORT = 53
 _MOST = 6
 _SHUNNED_SECONDS = 30.0
@@ -57,7 +57,7 @@ class Upstreams:
         seen = [_signature(path) for path in self._files]
         if seen != self._seen:
             self._seen = seen
-            self._servers = self._read()
+            self._servers = servers(lambda text: _server(text, self._port), self._files)[:_MOST]
             self._shunned.clear()
         now = self._monotonic()
         usable = [server for server in self._servers if not self._excluded(server.host)]
@@ -70,30 +70,16 @@ class Upstreams:
     def answered(self, server: Upstream) -> None:
         self._shunned.pop(server, None)
 
-    def _read(self) -> tuple[Upstream, ...]:
-        for path in self._files:
-            try:
-                text = path.read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                continue
-            if found := tuple(dict.fromkeys(_servers(text.splitlines(), self._port)))[:_MOST]:
-                return found
-        return ()
 
-
-def _servers(lines: Iterable[str], port: int) -> Iterable[Upstream]:
-    for line in lines:
-        words = line.split()
-        if len(words) < 2 or words[0] != "nameserver":
-            continue
-        try:
-            # Takes a zone too (`fe80::1%eth0`), and looks up no name.
-            flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-            found = socket.getaddrinfo(words[1], port, type=socket.SOCK_DGRAM, flags=flags)
-        except (OSError, UnicodeError):
-            continue
-        for family, _, _, _, address in found[:1]:
-            yield Upstream(family, tuple(part for part in address if isinstance(part, str | int)))
+def _server(text: str, port: int) -> Upstream | None:
+    try:
+        # Takes a zone too (`fe80::1%eth0`), and looks up no name.
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        found = socket.getaddrinfo(text, port, type=socket.SOCK_DGRAM, flags=flags)
+    except (OSError, UnicodeError):
+        return None
+    family, _, _, _, address = found[0]
+    return Upstream(family, tuple(part for part in address if isinstance(part, str | int)))
 
 
 def _signature(path: Path) -> tuple[int, ...]:
