@@ -185,7 +185,9 @@ def explain(lines: Sequence[str], suite: str, sources: Sequence[debian.Source], 
         cause = "these packages cannot be installed together" + (f": {reasons[0]}" if reasons else "")
         hint = "leave one of them out"
     elif not errors and lines:
-        cause = lines[-1].strip()
+        # Whoever fails without an error's mark fails in a warning, or is not mmdebstrap; after it comes what was torn down.
+        told = [line for line in lines if not line.startswith("I: ")] or lines
+        cause = told[-1].removeprefix("W: ").strip()
     return BangerError(" ".join(cause.split()), hint=hint, replay=replay, error_class=error_class)
 
 

@@ -65,17 +65,23 @@ class Home:
             )
         return done
 
+    @property
+    def said(self) -> Path:
+        """What the last `start` wrote to stderr."""
+        return self.root / "stderr"
+
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """Starts `banger WORDS` in a session of its own, to be killed."""
-        return subprocess.Popen(
-            self.argv(*words),
-            env=self.env,
-            cwd=self.root,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with self.said.open("wb") as stderr:
+            return subprocess.Popen(
+                self.argv(*words),
+                env=self.env,
+                cwd=self.root,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
 
     def write(self, vms: Mapping[str, Any], *, networks: Mapping[str, Any] | None = None, **more: Any) -> None:
         """Writes the file: the shared image and kernel, and these VMs, small unless they say otherwise."""

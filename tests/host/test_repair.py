@@ -211,7 +211,7 @@ def test_the_image_is_built_once_even_when_two_ask(home: Home, tmp_path: Path) -
     for one in (home, other):
         one.write({"a": {**bare(), "image": "new", "state": "stopped"}}, images=images)
     children = [one.start("apply") for one in (home, other)]
-    assert [child.wait(300) for child in children] == [0, 0]
+    assert [child.wait(300) for child in children] == [0, 0], home.said.read_text() + other.said.read_text()
     identity = home.plan()["environment"]
     assert identity == home.environment
     assert home.planned() == other.planned() == []

@@ -152,6 +152,12 @@ def test_names_as_debian_has_them_are_accepted() -> None:
         ),
         (["E: something new", "E: apt-get failed"], "something new", ErrorClass.TERMINAL),
         (["what is this"], "what is this", ErrorClass.TERMINAL),
+        (
+            ["I: creating tarball...", "tar: x: file changed as we read it", "W: creating tarball failed: E: tar failed",
+             "I: main() received signal HUP: waiting for setup..."],
+            "creating tarball failed: E: tar failed",
+            ErrorClass.TERMINAL,
+        ),
         ([], "mmdebstrap failed", ErrorClass.TERMINAL),
     ],
 )  # fmt: skip
