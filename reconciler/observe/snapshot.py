@@ -35,8 +35,10 @@ def observe(
     taps: Taps = {}
     rules: Rules = {}
     if networks or (desired is not None and desired.networks):
-        bridges, taps = observe_links(install, environment)
+        # In this order: a bridge that goes takes along what its rules need. Read before, it would look as if the rules
+        # alone had to be mended, and that fails.
         rules = observe_rules(install, environment, read_filter)
+        bridges, taps = observe_links(install, environment)
     return ObservedState(
         install=install,
         environment=environment,

@@ -66,7 +66,7 @@ def test_cold_start_costs_little_beside_the_raw_command(home: Home, tmp_path: Pa
     kept = tmp_path / "config.tar"
     shutil.copy(home.root / "state" / "vms" / home.environment / "dev" / "config.tar", kept)
     home.run("delete", "--yes")
-    [initrd] = home.cache.joinpath("initramfs").glob("*.cpio")
+    initrd = max(home.cache.joinpath("initramfs").glob("*.cpio"), key=lambda made: made.stat().st_mtime)
     kernel, image = home.cache / "kernels" / KERNEL.id, home.cache / "images" / IMAGE.id
 
     def raw() -> None:

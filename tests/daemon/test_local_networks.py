@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv6Network
+
+import pytest
 
 from reconciler.api.service import ApplyOptions, VmRef, VmVerb
 from reconciler.model.desired import Egress, Protocol, Publication, RunState
@@ -49,6 +52,26 @@ def test_a_flushed_packet_filter_is_drift_and_restarts_nobody(host: Host) -> Non
     (status,) = host.service.networks("env")
     assert status.ready and status.details["rules"] == "intact"
     assert status.details["vms"] == [{"name": "dev", "address": "172.30.7.2", "address6": None}]
+
+
+def test_a_bridge_that_goes_while_the_host_is_read_is_made_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever is read first, links or rules: rules alone could not be mended without their bridge."""
+    wanted = desired(vm("dev", network="lab"), networks=[network()])
+    host.apply(wanted)
+
+    def then_it_goes(read: Callable[..., object]) -> Callable[..., object]:
+        def reading(**named: object) -> object:
+            found = read(**named)
+            host.helper.bridges.clear()
+            host.helper.flush_rules()
+            return found
+
+        return reading
+
+    monkeypatch.setattr(host.helper, "show_rules", then_it_goes(host.helper.show_rules))
+    links = host.helper.read_links
+    monkeypatch.setattr(host.helper, "read_links", lambda install: then_it_goes(links)(install=install))
+    assert {"ensure network/lab", "filter network/lab"} <= {step.id for step in host.plan(wanted).steps}
 
 
 def test_an_unreadable_packet_filter_holds_what_needs_it_and_nothing_else(host: Host) -> None:
