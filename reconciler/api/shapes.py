@@ -12,13 +12,13 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
+from reconciler.model.codec import TAG
 from reconciler.model.desired import (
     Controller,
     Dependency,
     DesiredState,
     Egress,
-    Image,
-    Kernel,
     Network,
     Publication,
     Ready,
@@ -45,12 +45,12 @@ _PORT: Schema = {"type": "integer", "minimum": 1, "maximum": 65535}
 _FIELDS: Mapping[tuple[type, str], Schema] = {
     (DesiredState, "environment"): NAME,
     (Kernel, "name"): NAME,
-    (Kernel, "suite"): _SUITE,
-    (Kernel, "package"): _PACKAGE,
+    (DebianKernel, "suite"): _SUITE,
+    (DebianKernel, "package"): _PACKAGE,
     (Image, "name"): NAME,
-    (Image, "suite"): _SUITE,
-    (Image, "packages"): {"type": "array", "items": _PACKAGE},
     (Image, "kernel"): NAME,
+    (DebianImage, "suite"): _SUITE,
+    (DebianImage, "packages"): {"type": "array", "items": _PACKAGE},
     (Network, "name"): NAME,
     (Network, "mtu"): {"type": "integer", "minimum": 576, "maximum": 65535},
     (Egress, "to"): {"type": "string", "pattern": f"^[a-z0-9_.:*/-]{{1,255}}{END}"},
@@ -108,11 +108,11 @@ def _object(kind: type) -> Schema:
         for field in fields
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
-    found: Schema = {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {f.name: _FIELDS.get((kind, f.name)) or schema(hints[f.name]) for f in fields},
-    }
+    properties = {f.name: _FIELDS.get((kind, f.name)) or schema(hints[f.name]) for f in fields}
+    if (tag := getattr(kind, TAG, None)) is not None:
+        required.insert(0, TAG)
+        properties = {TAG: {"const": tag}, **properties}
+    found: Schema = {"type": "object", "additionalProperties": False, "properties": properties}
     return {**found, "required": required} if required else found
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from reconciler.drivers.images import debian
+from reconciler.drivers.images import build
 from reconciler.drivers.kernels.fetch import fetch
 from reconciler.lib import run
 from reconciler.lib.atomic import STAGING, corpses
@@ -24,8 +24,8 @@ from reconciler.lib.errors import BangerError, ErrorClass
 from reconciler.lib.once import remove_tree
 from reconciler.lib.paths import Paths
 from reconciler.lib.progress import Progress
+from reconciler.model.artifacts import Image, Kernel
 from reconciler.model.codec import from_json
-from reconciler.model.desired import Image, Kernel
 
 Make = Callable[[Any, Paths, Progress], None]
 
@@ -41,7 +41,7 @@ def remove(of: Any, paths: Paths, progress: Progress) -> None:
 
 
 MAKE: Mapping[str, Make] = {
-    "image": lambda of, paths, progress: debian.build(from_json(Image, of), paths, progress),
+    "image": lambda of, paths, progress: build.build(from_json(Image, of), paths, progress),
     "kernel": lambda of, paths, progress: fetch(from_json(Kernel, of), paths, progress),
     "remove": remove,
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from reconciler.drivers.images import debian
+from reconciler.drivers.images import build
 from reconciler.drivers.kernels import fetch
 from reconciler.execute import cache, networks, readiness, trash, vms
 from reconciler.execute.tools import Tools
@@ -30,7 +30,7 @@ RECORD: Mapping[type, Callable[[Any, Tools], None]] = {
 
 PERFORM: Mapping[type, Callable[[Any, Tools, Progress], None]] = {
     a.FetchKernel: lambda action, tools, progress: fetch.fetch(action.kernel, tools.paths, progress),
-    a.BuildImage: lambda action, tools, progress: debian.build(action.image, tools.paths, progress),
+    a.BuildImage: lambda action, tools, progress: build.build(action.image, tools.paths, progress),
     a.EnsureBridge: networks.ensure_bridge,
     a.EnsureRules: networks.ensure_rules,
     a.DeleteBridge: networks.delete_bridge,

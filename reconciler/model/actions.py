@@ -11,9 +11,10 @@ from ipaddress import IPv4Address
 from typing import Any, ClassVar
 
 from reconciler.lib.units import format_size
+from reconciler.model.artifacts import Image, Kernel
 from reconciler.model.changes import ChangeClass
 from reconciler.model.codec import from_json, to_json
-from reconciler.model.desired import Image, Kernel, Network, Publication, Vm
+from reconciler.model.desired import Network, Publication, Vm
 from reconciler.model.nouns import Noun
 from reconciler.model.rules import NetworkRules
 
@@ -60,7 +61,7 @@ class FetchKernel(_Action):
     kernel: Kernel
 
     def describe(self) -> str:
-        return f"fetch kernel {self.name}: {self.kernel.package} from Debian {self.kernel.suite}"
+        return f"fetch kernel {self.name}: {self.kernel.source}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +70,7 @@ class BuildImage(_Action):
     image: Image
 
     def describe(self) -> str:
-        extra = f" with {', '.join(self.image.packages)}" if self.image.packages else ""
-        return f"build image {self.name}: Debian {self.image.suite}{extra}"
+        return f"build image {self.name}: {self.image.source}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

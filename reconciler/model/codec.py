@@ -1,6 +1,6 @@
 """Frozen dataclasses to JSON values and back, by their type hints.
 
-Covers exactly what the model uses: dataclasses, enums, tuples, mappings, optionals, address types and scalars.
+Covers exactly what the model uses: dataclasses, unions of dataclasses that have a `tag`, enums, tuples, mappings, optionals, address types and scalars.
 Strict on the way in: an unknown or missing field is a ValueError, since what is read was written by us. Pure.
 """
 
@@ -15,6 +15,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+TAG = "tag"
+"""The class attribute, and the key in JSON, by which members of a union tell themselves apart."""
 _TEXTUAL = (IPv4Address, IPv4Network, IPv4Interface, IPv6Address, IPv6Network, IPv6Interface)
 
 
@@ -23,7 +25,9 @@ def to_json(value: object) -> Any:
     if isinstance(value, Enum):
         return value.value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        tag = getattr(value, TAG, None)
+        return {TAG: tag, **fields} if tag is not None else fields
     if isinstance(value, _TEXTUAL):
         return str(value)
     if isinstance(value, Mapping):
@@ -53,10 +57,10 @@ def _hints(kind: type) -> dict[str, Any]:
 def _build(kind: Any, data: Any, where: str) -> Any:
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
-        if data is None:
+        if data is None and type(None) in get_args(kind):
             return None
-        (inner,) = [arg for arg in get_args(kind) if arg is not type(None)]
-        return _build(inner, data, where)
+        members = [arg for arg in get_args(kind) if arg is not type(None)]
+        return _build(members[0] if len(members) == 1 else _tagged(members, data, where), data, where)
     if origin is tuple:
         return tuple(_build(get_args(kind)[0], item, where) for item in _expect(list, data, where))
     if origin is not None and issubclass(origin, Mapping):
@@ -64,7 +68,10 @@ def _build(kind: Any, data: Any, where: str) -> Any:
         return {key: _build(value, item, f"{where}.{key}") for key, item in _expect(dict, data, where).items()}
     if dataclasses.is_dataclass(kind):
         hints = _hints(kind)  # type: ignore[arg-type]  # is_dataclass narrows to an instance too
-        given = _expect(dict, data, where)
+        given = dict(_expect(dict, data, where))
+        tag = getattr(kind, TAG, None)
+        if tag is not None and given.pop(TAG, None) != tag:
+            raise ValueError(f"{where}: expected one with the {TAG} {tag!r}")
         if unknown := given.keys() - hints.keys():
             raise ValueError(f"{where}: unknown field {min(unknown)!r}")
         try:
@@ -80,6 +87,15 @@ def _build(kind: Any, data: Any, where: str) -> Any:
     if kind is float and type(data) is int:
         return float(data)
     return _expect(kind, data, where)
+
+
+def _tagged(members: list[Any], data: Any, where: str) -> Any:
+    """Which member of a union the data is of: classes of a union tell themselves apart by their `tag`."""
+    tag = _expect(dict, data, where).get(TAG)
+    for member in members:
+        if member.tag == tag:
+            return member
+    raise ValueError(f"{where}: unknown {TAG} {tag!r}")
 
 
 def _expect(kind: type, data: Any, where: str) -> Any:

@@ -7,11 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from reconciler.model.ids import identity
-
-# Raised when the same inputs would be built into something else, so that old artifacts are not taken for new ones.
-IMAGE_RECIPE = 1
-KERNEL_RECIPE = 1
+from reconciler.model.artifacts import Image, Kernel
 
 DOMAIN = "vm"
 """Below it every VM has a name: `web.demo.vm`."""
@@ -70,35 +66,6 @@ class Protocol(StrEnum):
     ANY = "any"
     TCP = "tcp"
     UDP = "udp"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kernel:
-    """A kernel from a Debian suite."""
-
-    name: str
-    suite: str
-    package: str
-
-    @property
-    def id(self) -> str:
-        """Identity of the artifact; the name is a label only."""
-        return identity("kernel", [KERNEL_RECIPE, self.suite, self.package])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
-    """A root file system from a Debian suite; `packages` sorted and unique, `kernel` a name."""
-
-    name: str
-    suite: str
-    packages: tuple[str, ...]
-    kernel: str
-
-    @property
-    def id(self) -> str:
-        """Identity of the artifact; neither the name nor the kernel is part of it."""
-        return identity("image", [IMAGE_RECIPE, self.suite, list(self.packages)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from reconciler.model.actions import BuildImage
-from reconciler.model.desired import DesiredState, Image
+from reconciler.model.artifacts import Image
+from reconciler.model.desired import DesiredState
 from reconciler.model.observed import ObservedState, Unknown
 from reconciler.model.plan import Held
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from reconciler.model.actions import FetchKernel
-from reconciler.model.desired import DesiredState, Kernel
+from reconciler.model.artifacts import Kernel
+from reconciler.model.desired import DesiredState
 from reconciler.model.observed import ObservedState, Unknown
 from reconciler.model.plan import Held
 

@@ -73,10 +73,20 @@ def render(*, depth: int, weight: int) -> str:
 
 def _table(described: Mapping[str, Any]) -> Iterator[str]:
     required = described.get("required", ())
+    choices = [branch["required"][0] for branch in described.get("oneOf", ())]
+    one = "required" if len(choices) == 1 else "exactly one"
     yield "| Key | Type | Default | Change | Meaning |"
     yield "| --- | --- | --- | --- | --- |"
     for key, field in described["properties"].items():
-        default = "required" if key in required else f"`{_inline(field['default'])}`" if "default" in field else ""
+        default = (
+            one
+            if key in choices
+            else "required"
+            if key in required
+            else f"`{_inline(field['default'])}`"
+            if "default" in field
+            else ""
+        )
         example = f" Example: `{_inline(field['examples'][0])}`." if "examples" in field else ""
         cells = (f"`{key}`", _type(field), default, field.get("x-change", ""), field["description"] + example)
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -19,6 +19,7 @@ from reconciler.spec.scalars import in_quotes
 from reconciler.spec.tree import Document, ScalarNode, plain
 
 _BOUNDS = frozenset({"maxItems", "maxProperties"})
+_COUNTED = {"maxItems": "entries", "maxProperties": "entries", "maxLength": "characters"}
 _TYPES = {
     "object": "a mapping",
     "array": "a list",
@@ -112,6 +113,8 @@ def _explain(document: Document, failure: _Failure) -> list[Path]:
                 if key not in failure.value:
                     document.report(path, f"{key!r} is missing", _example(failure.schema, key), key=True)
             return []
+        case "oneOf":
+            return _report_choice(document, failure)
         case "type":
             message, hint = _wrong_type(document, failure)
         case "pattern":
@@ -121,10 +124,9 @@ def _explain(document: Document, failure: _Failure) -> list[Path]:
         case "minimum" | "maximum":
             message = f"{document.shown(path)} is too {'small' if failure.rule == 'minimum' else 'large'}"
             hint = f"write {failure.schema['minimum']} to {failure.schema['maximum']}"
-        case rule if rule in _BOUNDS:
-            message, hint = f"has {len(failure.value)} entries", f"at most {failure.limit} are allowed"
-        case "maxLength":
-            message, hint = f"has {len(failure.value)} characters", f"at most {failure.limit} are allowed"
+        case rule if rule in _COUNTED:
+            message = f"has {len(failure.value)} {_COUNTED[rule]}"
+            hint = f"at most {failure.limit} are allowed"
         case _:
             message, hint = quote(failure.message), ""
     document.report(path, message, hint)
@@ -149,6 +151,18 @@ def _report_unknown_keys(document: Document, failure: _Failure) -> None:
         if key not in known and not document.full:
             hint = refused.get(key) or did_you_mean(key, known)
             document.report((*failure.path, key), f"unknown key {quote(key)}", hint, key=True)
+
+
+def _report_choice(document: Document, failure: _Failure) -> list[Path]:
+    """Each branch of a `oneOf` in our schema requires one key: exactly one of these is to be there."""
+    choices = [branch["required"][0] for branch in failure.limit]
+    given = [key for key in choices if key in failure.value]
+    if not given:
+        either = " or ".join(map(repr, choices))
+        document.report(failure.path, f"{either} is missing", _example(failure.schema, choices[0]), key=True)
+    for key in given[1:]:
+        document.report((*failure.path, key), f"{key!r} besides {given[0]!r}", "keep one of them", key=True)
+    return [(*failure.path, key) for key in given]
 
 
 def _wrong_type(document: Document, failure: _Failure) -> tuple[str, str]:

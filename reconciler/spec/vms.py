@@ -9,12 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
+from reconciler.model.artifacts import Image, Kernel
 from reconciler.model.desired import (
     NO_NETWORK,
     USER_NETWORK,
     Backend,
-    Image,
-    Kernel,
     Network,
     OnChange,
     Publication,

@@ -18,8 +18,9 @@ import pytest
 from reconciler.drivers.guest.probe import ssh_banner
 from reconciler.drivers.vmm import disks
 from reconciler.lib.units import GIB, MIB
+from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
 from reconciler.model.changes import boot_facts, creation_facts
-from reconciler.model.desired import DesiredState, Image, Kernel, Network, Ready, Vm
+from reconciler.model.desired import DesiredState, Network, Ready, Vm
 from reconciler.model.observed import ObservedState, ObservedVm
 from reconciler.plan import plan
 from reconciler.store.db import Database
@@ -31,8 +32,8 @@ from tests.spec.test_hostile_files import FILES
 
 pytestmark = pytest.mark.bench
 
-KERNEL = Kernel(name="debian", suite="bookworm", package="linux-image-cloud-amd64")
-IMAGE = Image(name="base", suite="bookworm", packages=(), kernel="debian")
+KERNEL = Kernel(name="debian", source=DebianKernel(suite="bookworm", package="linux-image-cloud-amd64"))
+IMAGE = Image(name="base", source=DebianImage(suite="bookworm", packages=()), kernel="debian")
 LAB = Network(name="lab", cidr=IPv4Network("10.0.0.0/16"), mtu=1500, nameservers=())
 
 

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from reconciler.daemon import builder as server
-from reconciler.drivers.images import debian
+from reconciler.drivers.images import build
 from reconciler.lib import builder, cancel
 from reconciler.lib.atomic import STAGING, staging
 from reconciler.lib.errors import BangerError, CancelledError, ErrorClass
 from reconciler.lib.once import remove_tree
 from reconciler.lib.paths import Paths
 from reconciler.lib.progress import Silent
-from reconciler.model.desired import Image, Kernel
+from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
 
-IMAGE = Image(name="base", suite="bookworm", packages=("git",), kernel="debian")
+IMAGE = Image(name="base", source=DebianImage(suite="bookworm", packages=("git",)), kernel="debian")
 
 
 class Heard:
@@ -79,7 +79,7 @@ def test_an_image_is_made_elsewhere(tmp_path: Path, paths: Paths, monkeypatch: p
 
     listening(tmp_path, paths, monkeypatch, image=make)
     heard = Heard()
-    debian.build(IMAGE, paths, heard)
+    build.build(IMAGE, paths, heard)
     assert asked == [(IMAGE, paths)]
     assert heard.updates == [(None, "waiting"), (0.5, "half")]
 
@@ -87,7 +87,7 @@ def test_an_image_is_made_elsewhere(tmp_path: Path, paths: Paths, monkeypatch: p
 def test_a_kernel_is_fetched_elsewhere(tmp_path: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     from reconciler.drivers.kernels.fetch import fetch
 
-    kernel = Kernel(name="debian", suite="bookworm", package="linux-image-cloud-amd64")
+    kernel = Kernel(name="debian", source=DebianKernel(suite="bookworm", package="linux-image-cloud-amd64"))
     asked: list[Any] = []
     listening(
         tmp_path, paths, monkeypatch, kernel=lambda of, where, progress: asked.append(server.from_json(Kernel, of))
@@ -99,7 +99,7 @@ def test_a_kernel_is_fetched_elsewhere(tmp_path: Path, paths: Paths, monkeypatch
 def test_what_is_there_is_not_asked_for(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(builder.VARIABLE, "/nowhere/builder.sock")
     paths.image(IMAGE.id).root.mkdir(parents=True)
-    debian.build(IMAGE, paths, Silent())
+    build.build(IMAGE, paths, Silent())
 
 
 def test_its_error_is_ours(tmp_path: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_its_error_is_ours(tmp_path: Path, paths: Paths, monkeypatch: pytest.Mon
 
     listening(tmp_path, paths, monkeypatch, image=fail)
     with pytest.raises(BangerError) as caught:
-        debian.build(IMAGE, paths, Silent())
+        build.build(IMAGE, paths, Silent())
     error = caught.value
     assert (error.cause, error.hint, error.replay) == ("no mirror\nanswers", "wait", "apt update")
     assert error.error_class is ErrorClass.RETRYABLE
@@ -149,7 +149,7 @@ def test_a_cancelled_build_ends_on_both_sides(tmp_path: Path, paths: Paths, monk
 
     def ask() -> None:
         try:
-            debian.build(IMAGE, paths, Silent())
+            build.build(IMAGE, paths, Silent())
         except CancelledError as problem:
             asker.append(problem)
 

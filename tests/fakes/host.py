@@ -16,7 +16,7 @@ from reconciler.daemon.engine import Engine
 from reconciler.daemon.local import LocalService
 from reconciler.drivers.guest import initramfs
 from reconciler.drivers.guest import probe as guest_probe
-from reconciler.drivers.images import debian
+from reconciler.drivers.images import build
 from reconciler.drivers.kernels import fetch
 from reconciler.drivers.network import connect
 from reconciler.drivers.network import probe as network_probe
@@ -28,7 +28,8 @@ from reconciler.lib.once import once
 from reconciler.lib.paths import KernelPaths, Paths
 from reconciler.lib.progress import Progress
 from reconciler.lib.units import MIB
-from reconciler.model.desired import DesiredState, Image, Kernel, Network, Ready, RunState, Vm, Volume
+from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
+from reconciler.model.desired import DesiredState, Network, Ready, RunState, Vm, Volume
 from reconciler.model.observed_links import Links
 from reconciler.model.outcome import Outcome
 from reconciler.model.plan import Plan, Step
@@ -39,11 +40,11 @@ from tests.fakes.backend import TCG, FakeBackend
 from tests.fakes.clock import FakeClock
 from tests.fakes.helper import FakeHelper
 
-KERNEL = Kernel(name="debian", suite="bookworm", package="linux-image-cloud-amd64")
+KERNEL = Kernel(name="debian", source=DebianKernel(suite="bookworm", package="linux-image-cloud-amd64"))
 
 
 def image(name: str = "base", *packages: str) -> Image:
-    return Image(name=name, suite="bookworm", packages=packages, kernel=KERNEL.name)
+    return Image(name=name, source=DebianImage(suite="bookworm", packages=packages), kernel=KERNEL.name)
 
 
 def vm(name: str, *, of: Image | None = None, volumes: Sequence[str] = (), **fields: object) -> Vm:
@@ -132,7 +133,7 @@ class Host:
         monkeypatch.setattr(guest_probe, "ssh_banner", self._answers)
         monkeypatch.setattr(guest_probe, "port_open", lambda host, port, *_: self._answers(host, port, 0.0))
         monkeypatch.setattr(fetch, "fetch", self._fetch)
-        monkeypatch.setattr(debian, "build", self._build)
+        monkeypatch.setattr(build, "build", self._build)
         monkeypatch.setattr(initramfs, "ensure", self._initramfs)
 
     def restart(self) -> None:
@@ -197,7 +198,7 @@ class Host:
         def make(folder: Path, scratch: Path) -> None:
             made = KernelPaths(folder)
             for file in (made.vmlinux, made.modules, made.manifest):
-                file.write_text(kernel.package)
+                file.write_text(kernel.source.package)
 
         once(place.root, progress, make)
         return place

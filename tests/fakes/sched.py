@@ -15,7 +15,7 @@ from reconciler.control.passes import attempt, run_pass
 from reconciler.control.wheel import Wheel
 from reconciler.lib.errors import BangerError, ErrorClass
 from reconciler.model.actions import Action, BuildImage, DeleteBridge, DeleteTap, StartVm, StopVm
-from reconciler.model.desired import Image
+from reconciler.model.artifacts import DebianImage, Image
 from reconciler.model.outcome import Outcome, Result
 from reconciler.model.plan import Plan, Step
 from tests.fakes.clock import FakeClock
@@ -41,7 +41,9 @@ def stop(name: str) -> Action:
 
 
 def build(name: str) -> Action:
-    return BuildImage(name=name, reason="test", image=Image(name=name, suite="s", packages=(), kernel="k"))
+    return BuildImage(
+        name=name, reason="test", image=Image(name=name, source=DebianImage(suite="s", packages=()), kernel="k")
+    )
 
 
 def nothing(environment: str) -> None:

@@ -21,15 +21,16 @@ from reconciler.api.service import (
 )
 from reconciler.lib.errors import UsageError
 from reconciler.model.actions import BuildImage, CreateVm, StartVm, StopVm, TrashVm
-from reconciler.model.desired import DesiredState, Image, Kernel, Vm
+from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
+from reconciler.model.desired import DesiredState, Vm
 from reconciler.model.events import Event
 from reconciler.model.nouns import Noun
 from reconciler.model.outcome import Outcome, Result
 from reconciler.model.plan import Held, Plan, Step
 from reconciler.model.status import Condition, ConditionType, ObjectStatus, State
 
-IMAGE = Image(name="base", suite="bookworm", packages=("git",), kernel="debian")
-KERNEL = Kernel(name="debian", suite="bookworm", package="linux-image-cloud-amd64")
+IMAGE = Image(name="base", source=DebianImage(suite="bookworm", packages=("git",)), kernel="debian")
+KERNEL = Kernel(name="debian", source=DebianKernel(suite="bookworm", package="linux-image-cloud-amd64"))
 
 
 def vm_spec(name: str = "dev") -> Vm:

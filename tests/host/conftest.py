@@ -15,7 +15,7 @@ import pytest
 
 from reconciler.lib.paths import ImagePaths, KernelPaths, Paths
 from reconciler.lib.progress import Silent
-from reconciler.model.desired import Image, Kernel
+from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
 from tests.host.home import Home
 
 LONGEST = ("test_scale.py", "test_units.py", "test_repair.py", "test_lifecycle.py", "test_qemu.py", "test_endings.py")
@@ -51,15 +51,15 @@ def artifact_cache(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
     pytest-xdist share.
     """
     # Late: a test that needs no artifacts has no need of their drivers.
-    from reconciler.drivers.images.debian import build
+    from reconciler.drivers.images.build import build
     from reconciler.drivers.kernels.fetch import fetch
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     cache = Path(os.environ.get("BANGER_TEST_CACHE") or shared / "artifact-cache")
     paths = Paths(shared, cache, shared, shared)
-    kernel = Kernel(name="debian", suite="bookworm", package="linux-image-cloud-amd64")
-    image = Image(name="base", suite="bookworm", packages=(), kernel="debian")
+    kernel = Kernel(name="debian", source=DebianKernel(suite="bookworm", package="linux-image-cloud-amd64"))
+    image = Image(name="base", source=DebianImage(suite="bookworm", packages=()), kernel="debian")
     fetch(kernel, paths, Silent())
     build(image, paths, Silent())
     return Artifacts(cache, kernel, image, paths.kernel(kernel.id), paths.image(image.id))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import reconciler
-from reconciler.drivers.images.debian import build
+from reconciler.drivers.images.build import build
 from reconciler.drivers.kernels.fetch import fetch
 from reconciler.lib import run
 from reconciler.lib.atomic import STAGING, corpses
@@ -27,7 +27,7 @@ from reconciler.lib.errors import BangerError, CancelledError, ErrorClass
 from reconciler.lib.once import remove_tree
 from reconciler.lib.paths import Paths
 from reconciler.lib.progress import Silent
-from reconciler.model.desired import Image, Kernel
+from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
 
 if TYPE_CHECKING:
     from tests.host.conftest import Artifacts
@@ -40,7 +40,7 @@ pytestmark = [
 CHILD = """
 import sys
 from reconciler.lib.paths import Paths
-from reconciler.model.desired import Image, Kernel
+from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
 
 class Talk:
     def update(self, fraction, message):
@@ -49,10 +49,10 @@ class Talk:
 paths = Paths.discover({"BANGER_HOME": sys.argv[2]})
 if sys.argv[1] == "kernel":
     from reconciler.drivers.kernels.fetch import fetch
-    fetch(Kernel(name="k", suite="bookworm", package="linux-image-cloud-amd64"), paths, Talk())
+    fetch(Kernel(name="k", source=DebianKernel(suite="bookworm", package="linux-image-cloud-amd64")), paths, Talk())
 else:
-    from reconciler.drivers.images.debian import build
-    build(Image(name="i", suite="bookworm", packages=(), kernel="k"), paths, Talk())
+    from reconciler.drivers.images.build import build
+    build(Image(name="i", source=DebianImage(suite="bookworm", packages=()), kernel="k"), paths, Talk())
 """
 USER_CHILD = """
 import sys
@@ -204,7 +204,11 @@ def test_cancelled_nothing_stays(tmp_path: Path) -> None:
 
     try:
         with pytest.raises(CancelledError):
-            build(Image(name="i", suite="bookworm", packages=(), kernel="k"), home_paths(tmp_path), Cancelling())
+            build(
+                Image(name="i", source=DebianImage(suite="bookworm", packages=()), kernel="k"),
+                home_paths(tmp_path),
+                Cancelling(),
+            )
     finally:
         run.reset_cancel()
     assert list((home_paths(tmp_path).images / STAGING).glob("*")) == []
@@ -219,7 +223,7 @@ def test_an_impossible_package_fails_before_anything_is_fetched(tmp_path: Path, 
         def update(self, fraction: float | None, message: str) -> None:
             told.append(message)
 
-    image = Image(name="i", suite="bookworm", packages=(package,), kernel="k")
+    image = Image(name="i", source=DebianImage(suite="bookworm", packages=(package,)), kernel="k")
     with pytest.raises(BangerError, match=f"Debian bookworm has no package {package}") as caught:
         build(image, home_paths(tmp_path), Talk())
     assert told == []
@@ -230,19 +234,29 @@ def test_an_impossible_package_fails_before_anything_is_fetched(tmp_path: Path, 
 
 def test_a_suite_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(BangerError, match="has no suite potato-salad"):
-        fetch(Kernel(name="k", suite="potato-salad", package="linux-image-amd64"), home_paths(tmp_path), Silent())
+        fetch(
+            Kernel(name="k", source=DebianKernel(suite="potato-salad", package="linux-image-amd64")),
+            home_paths(tmp_path),
+            Silent(),
+        )
 
 
 def test_a_package_without_a_kernel_is_named(tmp_path: Path) -> None:
     with pytest.raises(BangerError, match="the package netbase brings no kernel"):
-        fetch(Kernel(name="k", suite="bookworm", package="netbase"), home_paths(tmp_path), Silent())
+        fetch(
+            Kernel(name="k", source=DebianKernel(suite="bookworm", package="netbase")), home_paths(tmp_path), Silent()
+        )
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", tmp_path], check=True)
     try:
         with pytest.raises(BangerError, match=r"(?i)no space left"):
-            build(Image(name="i", suite="bookworm", packages=(), kernel="k"), home_paths(tmp_path), Silent())
+            build(
+                Image(name="i", source=DebianImage(suite="bookworm", packages=()), kernel="k"),
+                home_paths(tmp_path),
+                Silent(),
+            )
         assert list((home_paths(tmp_path).images / STAGING).glob("*")) == []
     finally:
         subprocess.run(["umount", tmp_path], check=True)

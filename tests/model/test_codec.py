@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -91,3 +91,32 @@ def test_what_has_no_json_form_is_a_mistake_of_ours() -> None:
 
     with pytest.raises(TypeError, match="bytes has no JSON form"):
         to_json(Odd(b""))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circle:
+    tag: ClassVar[str] = "circle"
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    tag: ClassVar[str] = "square"
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    shape: Circle | Square
+
+
+def test_members_of_a_union_are_told_apart_by_their_tag():
+    drawing = Drawing(shape=Square(size=2))
+    assert to_json(drawing) == {"shape": {"tag": "square", "size": 2}}
+    assert from_json(Drawing, to_json(drawing)) == drawing
+
+
+@pytest.mark.parametrize("shape", [{"size": 2}, {"tag": "line", "size": 2}, {"tag": "circle"}, None, "square"])
+def test_a_member_of_no_known_tag_is_refused(shape):
+    with pytest.raises(ValueError, match="shape"):
+        from_json(Drawing, {"shape": shape})

@@ -26,13 +26,12 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network
 from typing import Any
 
 from reconciler.lib.units import parse_duration, parse_size
+from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
 from reconciler.model.desired import (
     Dependency,
     DependsOn,
     DesiredState,
     Egress,
-    Image,
-    Kernel,
     Network,
     OnChange,
     Protocol,
@@ -99,9 +98,11 @@ def shown(made: Plan) -> dict[str, list[dict[str, Any]]]:
 
 
 def _desired(text: Mapping[str, Any]) -> DesiredState:
-    kernel = Kernel(name="debian", suite="bookworm", package=text.get("kernel", "linux-image-cloud-amd64"))
+    kernel = Kernel(
+        name="debian", source=DebianKernel(suite="bookworm", package=text.get("kernel", "linux-image-cloud-amd64"))
+    )
     images = {
-        name: Image(name=name, suite="bookworm", packages=tuple(packages), kernel="debian")
+        name: Image(name=name, source=DebianImage(suite="bookworm", packages=tuple(packages)), kernel="debian")
         for name, packages in text.get("images", {"base": []}).items()
     }
     networks = {name: _network(name, fields) for name, fields in text.get("networks", {}).items()}

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IP
 from hypothesis import strategies as st
 
 from reconciler.lib.units import GIB, MIB
+from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
 from reconciler.model.changes import boot_facts, creation_facts
 from reconciler.model.desired import (
     NO_NETWORK,
@@ -17,8 +18,6 @@ from reconciler.model.desired import (
     DependsOn,
     DesiredState,
     Egress,
-    Image,
-    Kernel,
     Network,
     OnChange,
     Protocol,
@@ -41,9 +40,12 @@ NETWORKS = ["lab", "dmz"]
 CIDRS = [IPv4Network("172.30.7.0/29"), IPv4Network("172.30.8.0/24"), IPv4Network("10.9.0.0/24")]
 TTL = 3600.0
 PORTS = [Publication(host_address="", host_port=port, protocol=Protocol.TCP, guest_port=80) for port in (8080, 8081)]
-KERNELS = [Kernel(name="debian", suite="bookworm", package=p) for p in ("linux-image-cloud-amd64", "linux-image-amd64")]
+KERNELS = [
+    Kernel(name="debian", source=DebianKernel(suite="bookworm", package=p))
+    for p in ("linux-image-cloud-amd64", "linux-image-amd64")
+]
 PACKAGES = [(), ("git",), ("curl", "git")]
-IMAGE_IDS = [Image(name="any", suite="bookworm", packages=p, kernel="debian").id for p in PACKAGES]
+IMAGE_IDS = [Image(name="any", source=DebianImage(suite="bookworm", packages=p), kernel="debian").id for p in PACKAGES]
 
 _mostly = st.sampled_from([True, True, False])
 _rarely = st.sampled_from([False, False, True])
@@ -74,7 +76,9 @@ def images(draw: st.DrawFn) -> dict[str, Image]:
     """One or two images; two may be the same one under two names."""
     count = draw(st.integers(1, 2))
     return {
-        name: Image(name=name, suite="bookworm", packages=draw(st.sampled_from(PACKAGES)), kernel="debian")
+        name: Image(
+            name=name, source=DebianImage(suite="bookworm", packages=draw(st.sampled_from(PACKAGES))), kernel="debian"
+        )
         for name in ("base", "twin")[:count]
     }
 

@@ -10,19 +10,14 @@ out would be missing from every package that somebody installs in the guest late
 
 from __future__ import annotations
 
-import datetime
-import hashlib
-import json
 from pathlib import Path
 
-from reconciler.lib import builder
+from reconciler.drivers.images.squashfs import SQFSTAR
 from reconciler.lib.bootstrap import Bootstrap, Variant, bootstrap
-from reconciler.lib.once import once
-from reconciler.lib.paths import ImagePaths, Paths
+from reconciler.lib.paths import ImagePaths
 from reconciler.lib.progress import Progress
-from reconciler.lib.run import require, run
-from reconciler.model.codec import to_json
-from reconciler.model.desired import IMAGE_RECIPE, Image
+from reconciler.lib.run import run
+from reconciler.model.artifacts import IMAGE_RECIPE, DebianImage
 
 BASE_PACKAGES = (
     "dbus",
@@ -52,55 +47,20 @@ _HOOKS = (
     'rm -rf "$1"/var/log/*.log "$1"/var/log/journal/* "$1"/var/cache/ldconfig/aux-cache "$1"/var/lib/systemd/random-seed',
 )
 
-# sqfstar(1) takes the root folder not from the tar but from its options, else it is mode 0777 and its caller's.
-# -mem bounds its queues, by default a quarter of the host's memory.
-_SQFSTAR = (
-    *("sqfstar", "-noI", "-noD", "-noF", "-noX", "-root-mode", "755", "-root-uid", "0", "-root-gid", "0"),
-    *("-quiet", "-no-progress", "-exit-on-error", "-mem", "512M"),
-)
 
-
-def build(image: Image, paths: Paths, progress: Progress) -> None:
-    """Builds an image and publishes it at `paths.image(image.id)`, unless it is there.
-
-    Parameters
-    ----------
-    progress: gets the fraction of the whole work.
+def make(source: DebianImage, target: ImagePaths, scratch: Path, progress: Progress) -> dict[str, object]:
+    """Makes the squashfs of `target`. Returns what its manifest is to say of it besides.
 
     Raises BangerError: retryable if the mirror did not answer, else terminal.
     """
-    target = paths.image(image.id).root
-    if (elsewhere := builder.delegate()) and not target.is_dir():
-        builder.ask(elsewhere, "image", to_json(image), progress)
-    else:
-        once(target, progress, lambda folder, scratch: _build(image, folder, scratch, progress))
-
-
-def _build(image: Image, folder: Path, scratch: Path, progress: Progress) -> None:
-    require("sqfstar", "squashfs-tools")
-    target = ImagePaths(folder)
-    packages = tuple(sorted({*BASE_PACKAGES, *image.packages}))
-    wanted = Bootstrap(suite=image.suite, packages=packages, variant=Variant.MINBASE, hooks=_HOOKS)
-    bootstrap(wanted, scratch, progress, into=[[*_SQFSTAR, target.squashfs]])
-    progress.update(0.97, "recording what was built")
-    target.squashfs.chmod(0o644)
-    target.manifest.write_text(json.dumps(_manifest(image, target.squashfs), indent=2) + "\n")
-
-
-def _manifest(image: Image, squashfs: Path) -> dict[str, object]:
+    packages = tuple(sorted({*BASE_PACKAGES, *source.packages}))
+    wanted = Bootstrap(suite=source.suite, packages=packages, variant=Variant.MINBASE, hooks=_HOOKS)
+    bootstrap(wanted, scratch, progress, into=[[*SQFSTAR, target.squashfs]])
     # Read from the result, not from the way to it.
-    status = run(["unsquashfs", "-cat", squashfs, "var/lib/dpkg/status"]).stdout.decode()
-    with squashfs.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    status = run(["unsquashfs", "-cat", target.squashfs, "var/lib/dpkg/status"]).stdout.decode()
     return {
-        "apiVersion": "banger/v1",
-        "kind": "image",
-        "id": image.id,
-        "inputs": {"recipe": IMAGE_RECIPE, "suite": image.suite, "packages": list(image.packages)},
-        "sha256": digest,
-        "size": squashfs.stat().st_size,
+        "inputs": {"recipe": IMAGE_RECIPE, "suite": source.suite, "packages": list(source.packages)},
         "packages": installed_packages(status),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 

@@ -17,8 +17,8 @@ from reconciler.lib.once import once
 from reconciler.lib.paths import KernelPaths, Paths
 from reconciler.lib.progress import Progress
 from reconciler.lib.run import require, run
+from reconciler.model.artifacts import KERNEL_RECIPE, Kernel
 from reconciler.model.codec import to_json
-from reconciler.model.desired import KERNEL_RECIPE, Kernel
 
 # Newer releases have the modules below usr/. -L would follow a link out of the tree; these are folders.
 _COPY = (
@@ -58,13 +58,14 @@ def fetch(kernel: Kernel, paths: Paths, progress: Progress) -> None:
 def _fetch(kernel: Kernel, folder: Path, scratch: Path, progress: Progress) -> None:
     for program, package in (("depmod", "kmod"), ("mksquashfs", "squashfs-tools")):
         require(program, package)
+    source = kernel.source
     tree = scratch / "tree"
     tree.mkdir()
     hook = _COPY.format(into=shlex.quote(str(tree)))
-    wanted = Bootstrap(suite=kernel.suite, packages=(kernel.package,), variant=Variant.EXTRACT, hooks=(hook,))
+    wanted = Bootstrap(suite=source.suite, packages=(source.package,), variant=Variant.EXTRACT, hooks=(hook,))
     bootstrap(wanted, scratch, _Part(progress, 0.8))
 
-    image, release = only_kernel(tree, kernel.package)
+    image, release = only_kernel(tree, source.package)
     target = KernelPaths(folder)
     progress.update(0.8, "unpacking the kernel")
     target.vmlinux.write_bytes(vmlinux(image))
@@ -131,7 +132,7 @@ def _manifest(kernel: Kernel, release: str, early: list[str], target: KernelPath
         "apiVersion": "banger/v1",
         "kind": "kernel",
         "id": kernel.id,
-        "inputs": {"recipe": KERNEL_RECIPE, "suite": kernel.suite, "package": kernel.package},
+        "inputs": {"recipe": KERNEL_RECIPE, "suite": kernel.source.suite, "package": kernel.source.package},
         "release": release,
         "vmlinux": described(target.vmlinux),
         "modules": described(target.modules),
