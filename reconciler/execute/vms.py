@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from reconciler.drivers.guest import config as guest_config
 from reconciler.drivers.guest import farewell, initramfs, keys
+from reconciler.drivers.guest.agent import Agent
 from reconciler.drivers.vmm import disks, probe
 from reconciler.drivers.vmm.backend import Boot, Disk, Forward, Nic
 from reconciler.drivers.vmm.live import who_has
@@ -31,6 +32,9 @@ from reconciler.store.inventory import VmRow
 
 ORDERLY_SECONDS = 30.0
 """How long a guest may take to shut down before it is made to."""
+
+AGENT_SECONDS = 2.0
+"""What a stop waits for an agent, which a guest that still boots has not."""
 
 
 def row_of(name: str, tools: Tools) -> VmRow:
@@ -197,13 +201,16 @@ def record_start(action: StartVm, row: VmRow, tools: Tools) -> VmRow:
 
 
 def stop(action: StopVm, tools: Tools, progress: Progress) -> None:
-    """Orderly within a deadline, then firm (I12)."""
+    """Orderly within a deadline, then firm (I12): the agent is asked first, then the power button is pressed."""
     row = row_of(action.name, tools)
     place = tools.paths.vm(tools.environment, action.name)
     vmm = probe.find(tools.inventory.install).get(row.id)
     if vmm is not None and action.kill:
         tools.backend.kill(vmm)
     elif vmm is not None:
+        progress.update(None, "asking the guest to shut down")
+        # Whether it answers or not: a second request changes nothing, and this one may be for an agent that hangs.
+        Agent(place).shut_down(AGENT_SECONDS)
         tools.backend.stop(place, vmm, ORDERLY_SECONDS, progress)
     shutil.rmtree(place.run, ignore_errors=True)
 

@@ -203,6 +203,25 @@ class VmPaths:
     def serial(self) -> Path:
         return self.run / "serial.sock"
 
+    @property
+    def agent(self) -> Path:
+        """The name by which the VMM knows the pipes to the guest's agent; it adds `.in` and `.out` itself."""
+        return self.run / "agent"
+
+    @property
+    def agent_in(self) -> Path:
+        """A named pipe: what is written there, the guest's agent reads."""
+        return self.run / "agent.in"
+
+    @property
+    def agent_out(self) -> Path:
+        return self.run / "agent.out"
+
+    @property
+    def agent_lock(self) -> Path:
+        """Held by who has a request to the agent on its way."""
+        return self.run / "agent.lock"
+
 
 @dataclass(frozen=True, slots=True)
 class ImagePaths:

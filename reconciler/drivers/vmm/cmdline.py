@@ -28,6 +28,9 @@ _KERNEL = (
     # Stopping may need the emergency sync over the serial line, whatever kernel.sysrq the guest has set.
     "sysrq_always_enabled=1",
 )
+AGENT_PORT = "org.qemu.guest_agent.0"
+"""Where qemu-ga(8) looks for its host, below /dev/virtio-ports."""
+
 # A guest that runs out of memory takes some back before it kills a process; pages that it does not use go back to the
 # host by themselves (Linux: drivers/virtio/virtio_balloon.c, mm/page_reporting.c).
 _BALLOON = "deflate-on-oom=on,free-page-reporting=on"
@@ -75,6 +78,8 @@ def argv(boot: Boot, accelerator: Accelerator, *, run: str, root: str) -> list[s
         words += _disk(index, disk)
     if boot.nic:
         words += _nic(boot.nic)
+    words += ["-chardev", f"pipe,id=agent,path={run}/{boot.paths.agent.name}", "-device", "virtio-serial-device"]
+    words += ["-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"]
     words += ["-device", f"virtio-balloon-device,id={BALLOON},{_BALLOON}"]
     return [*words, "-device", "virtio-rng-device"]
 

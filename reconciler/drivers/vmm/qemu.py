@@ -26,8 +26,8 @@ from reconciler.lib.run import CommandError, require
 from reconciler.lib.units import MIB
 
 CAPABILITIES = Capabilities(
-    # 24 virtio-mmio devices with acpi=on (QEMU: hw/i386/microvm.c), less network card, random numbers and balloon.
-    max_disks=21,
+    # 24 virtio-mmio devices with acpi=on (QEMU: hw/i386/microvm.c), less network card, random numbers, balloon and agent.
+    max_disks=20,
     # More needs an x2APIC, which TCG has not.
     max_cpus=255,
     # Below this a distribution kernel and its initramfs do not unpack.
@@ -161,6 +161,7 @@ class Qemu:
     def _launch(self, boot: Boot, accelerator: Accelerator) -> Vmm:
         _require_tap(boot)
         boot.paths.vmm_log.unlink(missing_ok=True)
+        _make_pipes(boot.paths)
         with sockets.folder(boot.paths.run) as run_fd, sockets.folder(boot.paths.root) as root_fd:
             argv = cmdline.argv(boot, accelerator, run=sockets.inside(run_fd), root=sockets.inside(root_fd))
             try:
@@ -227,6 +228,14 @@ def _require_tap(boot: Boot) -> None:
         raise BangerError(
             f"VM {boot.label} cannot be started: there is no tap device {tap}", error_class=ErrorClass.RETRYABLE
         )
+
+
+def _make_pipes(paths: VmPaths) -> None:
+    """The two ways of the channel to the guest's agent; QEMU opens them, and does not make them. Raises OSError."""
+    for path in (paths.agent_in, paths.agent_out):
+        # Anew: another name for a pipe of an earlier start would let two VMMs share it.
+        path.unlink(missing_ok=True)
+        os.mkfifo(path, 0o600)
 
 
 def _explained(boot: Boot, accelerator: Accelerator, problem: CommandError) -> BangerError:
