@@ -17,6 +17,7 @@ from reconciler.api.service import (
     Reporter,
     ServiceInfo,
     Source,
+    SshConfig,
     TrashEntry,
     VmRef,
     VmVerb,
@@ -151,6 +152,14 @@ class RemoteService:
         body = {"command": None if command is None else list(command), "tty": tty}
         with misunderstood():
             return [str(word) for word in self._ask("POST", f"{_vm(ref)}/ssh", body)["argv"]]
+
+    def ssh_config(self) -> SshConfig:
+        with misunderstood():
+            found = self._ask("GET", "/v1/ssh-config")
+            return SshConfig(path=Path(found["path"]), text=str(found["text"]), kept=bool(found["kept"]))
+
+    def keep_ssh_config(self, wanted: bool) -> None:
+        self._ask("PUT", "/v1/ssh-config", {"kept": wanted})
 
     def console_log(self, ref: VmRef) -> Path:
         with misunderstood():

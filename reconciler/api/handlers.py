@@ -120,6 +120,16 @@ def ssh(call: Call) -> Any:
     return {"argv": call.service.ssh_argv(_ref(call), call.body.get("command"), call.body.get("tty"))}
 
 
+def ssh_config(call: Call) -> Any:
+    found = call.service.ssh_config()
+    return {"path": str(found.path), "text": found.text, "kept": found.kept}
+
+
+def keep_ssh_config(call: Call) -> Any:
+    call.service.keep_ssh_config(call.body["kept"])
+    return {}
+
+
 def console(call: Call) -> Any:
     return {"path": str(call.service.console_log(_ref(call)))}
 

@@ -172,6 +172,16 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         handler=handlers.console, answer=_answer(path=_TEXT),
     ),
     Endpoint(
+        method="GET", path="/v1/ssh-config", name="sshConfig", summary="All VMs as hosts for OpenSSH's own programs.",
+        handler=handlers.ssh_config, answer=_answer(path=_TEXT, text=_TEXT, kept={"type": "boolean"}),
+    ),
+    Endpoint(
+        method="PUT", path="/v1/ssh-config", name="keepSshConfig",
+        summary="Keeps the file with those hosts up to date from now on, or removes it.",
+        handler=handlers.keep_ssh_config, answer=_object([]), example={"kept": True},
+        body=_object(["kept"], kept={"type": "boolean"}),
+    ),
+    Endpoint(
         method="GET", path="/v1/trash", name="trash", summary="What is in the trash, newest first.",
         handler=handlers.trash, answer=_listing(_TRASHED),
     ),

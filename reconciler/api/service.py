@@ -127,6 +127,18 @@ class ServiceInfo:
     sources: tuple[SourceInfo, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SshConfig:
+    """What OpenSSH's own programs are to know of the VMs.
+
+    path: the file that is kept up to date for them; kept: whether it is there. text: what it should say.
+    """
+
+    path: Path
+    text: str
+    kept: bool
+
+
 class Reporter(Protocol):
     """Who is told while work goes on. Calls come from worker threads, one at a time."""
 
@@ -212,6 +224,12 @@ class Service(Protocol):
 
     def ssh_argv(self, ref: VmRef, command: Sequence[str] | None, tty: bool | None) -> list[str]:
         """The ssh command line that enters a running VM, host key pinned. `command` arrives in the guest word by word."""
+
+    def ssh_config(self) -> SshConfig:
+        """All VMs of the state directory as hosts for OpenSSH's own programs."""
+
+    def keep_ssh_config(self, wanted: bool) -> None:
+        """Writes that down in its file, and keeps the file up to date from now on; or removes the file."""
 
     def console_log(self, ref: VmRef) -> Path:
         """The file that the VM's serial console is written to."""

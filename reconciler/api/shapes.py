@@ -74,6 +74,7 @@ _FIELDS: Mapping[tuple[type, str], Schema] = {
     (Vm, "memory"): _SIZE,
     (Vm, "disk"): _SIZE,
     (Vm, "network"): NAME,
+    (Vm, "user"): {"type": "string", "pattern": f"^[A-Za-z_][A-Za-z0-9_.-]{{0,31}}{END}"},
     (Vm, "ttl"): {"anyOf": [_DURATION, {"type": "null"}]},
     (Dependency, "vm"): NAME,
     (Controller, "resync"): {"type": "number", "minimum": 1, "maximum": 1e9},

@@ -135,6 +135,7 @@ class Controller:
             self._note_transitions(environment, report)
             if report.plan.approval is None and self._control.approved(environment):
                 self._control.forget_approvals(environment)
+        self._engine.tell_ssh(self._log.warning)
         self._pump.poke()
         self._naming.poke()
 

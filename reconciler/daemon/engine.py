@@ -79,6 +79,7 @@ class Engine:
             with ExitStack() as stack:
                 if environment is not None and self.exclusive is not None:
                     stack.enter_context(self.exclusive(environment, objects))
+                stack.callback(self.tell_ssh, on_wait)
                 yield
             return
         try:
@@ -99,7 +100,19 @@ class Engine:
                 on_wait(f"another banger is changing {what}; waiting for it to finish")
                 stack.enter_context(exclusive(self.paths.writer_lock, what=what))
             self._open(create=True)
+            stack.callback(self.tell_ssh, on_wait)
             yield
+
+    def tell_ssh(self, note: Callable[[str], None]) -> None:
+        """What was changed about VMs, where the user's own ssh is to know them. The change itself stands in any case."""
+        if not self.paths.ssh_config.exists():
+            return
+        from reconciler.daemon.sshconfig import refresh
+
+        try:
+            refresh(self.paths, self.inventory())
+        except BangerError as error:
+            note(f"{self.paths.ssh_config} is not up to date: {error.cause}")
 
     @contextmanager
     def held(self, on_wait: Callable[[str], None]) -> Iterator[None]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.api.service import ServiceInfo, TrashEntry, VmRef, VmVerb, WaitFor
+from reconciler.api.service import ServiceInfo, SshConfig, TrashEntry, VmRef, VmVerb, WaitFor
 from reconciler.daemon import views
 from reconciler.daemon.engine import Engine
 from reconciler.lib.clock import Clock, SystemClock
@@ -130,6 +130,19 @@ class LocalService:
 
     def ssh_argv(self, ref: VmRef, command: Sequence[str] | None, tty: bool | None) -> list[str]:
         return views.ssh_argv(self._engine, ref, command, tty)
+
+    def ssh_config(self) -> SshConfig:
+        from reconciler.daemon import sshconfig
+
+        paths = self._engine.paths
+        text = sshconfig.render(paths, self._engine.inventory() if self._engine.exists else None)
+        return SshConfig(path=paths.ssh_config, text=text, kept=paths.ssh_config.exists())
+
+    def keep_ssh_config(self, wanted: bool) -> None:
+        from reconciler.daemon import sshconfig
+
+        with self._engine.writing(lambda message: None):
+            sshconfig.keep(self._engine.paths, self._engine.inventory(), wanted=wanted)
 
     def console_log(self, ref: VmRef) -> Path:
         return self._engine.paths.vm(ref.environment, ref.name).console_log

@@ -117,6 +117,7 @@ def ssh_argv(engine: Engine, ref: VmRef, command: Sequence[str] | None, tty: boo
         key=engine.paths.client_key,
         known_hosts=place.known_hosts,
         alias=host_alias(vm.id),
+        user=vm.spec.user,
         command=command,
         tty=tty,
     )

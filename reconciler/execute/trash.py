@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from reconciler.drivers.guest import shared
 from reconciler.execute.tools import Tools
 from reconciler.lib.atomic import move, publish, staging, write_atomic
 from reconciler.lib.errors import BangerError, UsageError
@@ -73,6 +74,7 @@ def trash_vm(action: TrashVm, tools: Tools, progress: Progress) -> None:
         move(place.root, entry / "vm")
     if action.with_volumes:
         _move(tools.paths.volumes / tools.environment / action.name, entry / "volumes")
+    shared.end(place.ssh_shared)
     shutil.rmtree(place.run, ignore_errors=True)
     tools.inventory.drop_vm(tools.environment, action.name)
 

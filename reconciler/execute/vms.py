@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from reconciler.drivers.guest import config as guest_config
-from reconciler.drivers.guest import farewell, initramfs, keys
+from reconciler.drivers.guest import farewell, initramfs, keys, shared
 from reconciler.drivers.guest.agent import Agent
 from reconciler.drivers.vmm import disks, probe
 from reconciler.drivers.vmm.backend import Boot, Disk, Forward, Nic
@@ -169,6 +169,7 @@ def _start(action: StartVm, tools: Tools, progress: Progress) -> Vmm:
             _require_free(vm, nic.forwards)
         # What an earlier boot left must not be taken for a trace of this one.
         place.pidfile.unlink(missing_ok=True)
+        shared.end(place.ssh_shared)
         farewell.mark_start(place.console_log, _utc(tools.clock.now()))
     try:
         return tools.backend.start(boot, accelerator)
@@ -212,6 +213,7 @@ def stop(action: StopVm, tools: Tools, progress: Progress) -> None:
         # Whether it answers or not: a second request changes nothing, and this one may be for an agent that hangs.
         Agent(place).shut_down(AGENT_SECONDS)
         tools.backend.stop(place, vmm, ORDERLY_SECONDS, progress)
+    shared.end(place.ssh_shared)
     shutil.rmtree(place.run, ignore_errors=True)
 
 

@@ -107,6 +107,11 @@ class Paths:
         return self.state / "ssh" / "id_ed25519"
 
     @property
+    def ssh_config(self) -> Path:
+        """What `banger ssh-config --install` has OpenSSH read; there only while it is installed."""
+        return self.state / "ssh" / "config"
+
+    @property
     def vms(self) -> Path:
         return self.state / "vms"
 
@@ -198,6 +203,11 @@ class VmPaths:
     @property
     def qmp(self) -> Path:
         return self.run / "qmp.sock"
+
+    @property
+    def ssh_shared(self) -> Path:
+        """Where connections to the guest listen that several ssh commands share: the beginning of their paths."""
+        return self.run / "ssh"
 
     @property
     def serial(self) -> Path:

@@ -49,6 +49,7 @@ VM_FIELDS: Mapping[str, ChangeClass] = {
     "dependsOn": ChangeClass.NONE,
     "onChange": ChangeClass.NONE,
     "ttl": ChangeClass.NONE,
+    "user": ChangeClass.NONE,
 }
 
 LIVE_FACTS = frozenset({"ports"})

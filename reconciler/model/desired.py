@@ -207,6 +207,8 @@ class Vm:
     depends_on: tuple[Dependency, ...] = ()
     on_change: OnChange = OnChange.RESTART
     ttl: float | None = None
+    user: str = "root"
+    """Who `banger ssh` and `banger exec` are in the guest."""
 
     @property
     def bridged(self) -> bool:

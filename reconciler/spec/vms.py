@@ -175,14 +175,14 @@ class _Builder:
         count = _count(self._document, name) or 1
         self.ports[name] = resolve_ports(self._document, (*fields.path, "ports"), network, self._networks, count)
         ready = self._ready(fields, network)
-        simple = [fields.get(key) for key in ("cpus", "backend", "protect", "state", "restart", "onChange")]
+        simple = [fields.get(key) for key in ("cpus", "backend", "protect", "state", "restart", "onChange", "user")]
         ttl = seconds(self._document, fields.get("ttl"), *TTL)
         kernel = self._kernels.get(image.kernel) if image is not None else None
         if image is None or kernel is None or network is None or memory is None or disk is None or ready is None:
             return None
         if not all(given.usable for given in simple):
             return None
-        cpus, backend, protect, state, restart, on_change = (given.value for given in simple)
+        cpus, backend, protect, state, restart, on_change, user = (given.value for given in simple)
         return Vm(
             name=name,
             image=image.name,
@@ -202,6 +202,7 @@ class _Builder:
             restart=RestartPolicy(restart),
             on_change=OnChange(on_change),
             ttl=ttl,
+            user=user,
         )
 
     def _image(self, fields: VmFields) -> Image | None:

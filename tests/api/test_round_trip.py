@@ -17,6 +17,7 @@ from reconciler.api.service import (
     ServiceInfo,
     Source,
     SourceInfo,
+    SshConfig,
     TrashEntry,
     VmRef,
     VmVerb,
@@ -239,6 +240,15 @@ def test_ways_into_a_vm(service: FakeService, remote: RemoteService) -> None:
     assert remote.ssh_argv(DEV, None, None) == service.argv
     assert service.calls[-1] == ("ssh_argv", "demo/dev", None, None)
     assert remote.console_log(DEV) == service.log
+
+
+def test_ssh_config(service: FakeService, remote: RemoteService, tmp_path: Path) -> None:
+    service.ssh_file, service.ssh_text = tmp_path / "a folder" / "config", "Host dev.demo.vm\n  # ü\n"
+    assert remote.ssh_config() == SshConfig(path=service.ssh_file, text=service.ssh_text, kept=False)
+    remote.keep_ssh_config(True)
+    assert remote.ssh_config().kept
+    remote.keep_ssh_config(False)
+    assert not remote.ssh_config().kept
 
 
 def test_pause_and_resume(service: FakeService, remote: RemoteService) -> None:

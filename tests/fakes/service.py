@@ -14,6 +14,7 @@ from reconciler.api.service import (
     Reporter,
     ServiceInfo,
     Source,
+    SshConfig,
     TrashEntry,
     VmRef,
     VmVerb,
@@ -135,6 +136,8 @@ class FakeService:
     """The environments whose removals wait, by the digest that lets them go."""
     paused: set[tuple[str, str | None]] = field(default_factory=set)
     the_info: ServiceInfo = INFO
+    ssh_file: Path = Path("/nonexistent/state/ssh/config")
+    ssh_text: str = "Host dev.demo.vm\n"
 
     def _called(self, *call: Any) -> None:
         self.calls.append(call)
@@ -218,6 +221,18 @@ class FakeService:
     def ssh_argv(self, ref: VmRef, command: Sequence[str] | None, tty: bool | None) -> list[str]:
         self._called("ssh_argv", str(ref), None if command is None else list(command), tty)
         return [*self.argv, *(command or ())]
+
+    def ssh_config(self) -> SshConfig:
+        self._called("ssh_config")
+        return SshConfig(path=self.ssh_file, text=self.ssh_text, kept=self.ssh_file.exists())
+
+    def keep_ssh_config(self, wanted: bool) -> None:
+        self._called("keep_ssh_config", wanted)
+        if wanted:
+            self.ssh_file.parent.mkdir(parents=True, exist_ok=True)
+            self.ssh_file.write_text(self.ssh_text)
+        else:
+            self.ssh_file.unlink(missing_ok=True)
 
     def console_log(self, ref: VmRef) -> Path:
         return self.log

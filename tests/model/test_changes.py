@@ -63,6 +63,7 @@ def test_what_costs_nothing_is_no_fact(field: str) -> None:
         "depends_on": (Dependency(vm="db", on=DependsOn.READY),),
         "on_change": OnChange.NEXT_START,
         "ttl": 60.0,
+        "user": "me",
     }
     (name,) = [key for key in value if spec_key(key) == field]
     new = dataclasses.replace(old, **{name: value[name]})

@@ -30,9 +30,13 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _MACHINE_ID = re.compile(r"[0-9a-f]{32}")
 _SERIAL = re.compile(rf"[a-z0-9-]{{1,{SERIAL_LIMIT}}}")
 
+# As many commands at once as one likes: by one shared connection, which may have ten by default, or by one each, of which
+# sshd begins to drop some when ten are not authenticated yet. Only the host and its networks reach the guest.
 _SSHD = """\
 HostKey /run/banger/ssh_host_ed25519_key
 AuthorizedKeysFile .ssh/authorized_keys /run/banger/authorized_keys
+MaxSessions 256
+MaxStartups 256
 UseDNS no
 """
 

@@ -43,13 +43,13 @@ def ssh_argv(
     Raises BangerError for a path that ssh's configuration cannot express.
     """
     options = [
-        f"IdentityFile={_path(key)}",
+        f"IdentityFile={quoted(key)}",
         "IdentitiesOnly=yes",
         "IdentityAgent=none",
         "PreferredAuthentications=publickey",
         "BatchMode=yes",
         "StrictHostKeyChecking=yes",
-        f"UserKnownHostsFile={_path(known_hosts)}",
+        f"UserKnownHostsFile={quoted(known_hosts)}",
         "GlobalKnownHostsFile=/dev/null",
         f"HostKeyAlias={alias}",
         "UpdateHostKeys=no",
@@ -74,8 +74,11 @@ def ssh_argv(
     return argv
 
 
-def _path(path: Path) -> str:
-    """A path as a value of an ssh option: in quotes, and safe from the expansion of %-tokens."""
+def quoted(path: Path) -> str:
+    """A path as a value of an ssh option: in quotes, and safe from the expansion of %-tokens.
+
+    Raises BangerError for a path that ssh's configuration cannot express.
+    """
     text = str(path.absolute())
     if "${" in text or any(ord(character) < 0x20 for character in text):
         raise BangerError(f"ssh cannot use the path {text!r}", hint="use a folder without ${ and control characters")
