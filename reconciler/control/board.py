@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from enum import StrEnum
 
-from reconciler.model.actions import Action, BuildImage, FetchKernel, StartVm, StopVm
+from reconciler.model.actions import Action, BuildImage, FetchKernel, ShipWorkspace, StartVm, StopVm
 from reconciler.model.plan import Step
 
 
@@ -21,7 +21,7 @@ class Lane(StrEnum):
     STOP = "stop"
     """Waits for a guest to shut down, and needs nothing meanwhile."""
     BUILD = "build"
-    """Downloads and builds."""
+    """Downloads, builds, and ships."""
 
     @staticmethod
     def of(action: Action) -> Lane:
@@ -30,7 +30,7 @@ class Lane(StrEnum):
                 return Lane.START
             case StopVm():
                 return Lane.STOP
-            case BuildImage() | FetchKernel():
+            case BuildImage() | FetchKernel() | ShipWorkspace():
                 return Lane.BUILD
             case _:
                 return Lane.QUICK

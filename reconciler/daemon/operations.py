@@ -6,6 +6,7 @@ Apart from `local`, because what only reads has to be quick, and needs none of t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from secrets import token_hex
 
@@ -17,10 +18,11 @@ from reconciler.daemon.engine import Engine
 from reconciler.execute.executor import Executor
 from reconciler.lib import cancel
 from reconciler.lib.errors import BangerError, CancelledError, NotReadyError
+from reconciler.model.actions import ShipWorkspace
 from reconciler.model.desired import DesiredState, RunState
 from reconciler.model.observed import ObservedVm
 from reconciler.model.outcome import Outcome, Result
-from reconciler.model.plan import Plan
+from reconciler.model.plan import Plan, Step
 from reconciler.model.status import ObjectStatus
 from reconciler.plan import PlanOptions, plan, plan_removal
 from reconciler.store.inventory import EnvironmentRow
@@ -52,7 +54,18 @@ def apply(  # noqa: PLR0917  # the service's own arguments, passed on
         outcomes = _converge(engine, first, again, options, reporter)
     should_run = [vm.name for vm in desired.vms.values() if vm.state is RunState.RUNNING]
     late = wait(engine, desired.environment, should_run, options.timeout, reporter) if options.wait else []
+    if options.wait and any(vm.workspace is not None for vm in desired.vms.values()):
+        outcomes += _ship(engine, desired, options, reporter)
     return ApplyResult(plan=first, outcomes=outcomes, not_ready=tuple(late))
+
+
+def _ship(engine: Engine, desired: DesiredState, options: ApplyOptions, reporter: Reporter) -> tuple[Outcome, ...]:
+    """What can be planned only now that guests were seen ready: their workspaces. Nothing else is begun."""
+    with engine.writing(reporter.note, desired.environment):
+        made = make_plan(engine, desired, options)
+        steps = tuple(Step(step.action) for step in made.steps if isinstance(step.action, ShipWorkspace))
+        nothing = Plan(environment=desired.environment)
+        return _converge(engine, replace(nothing, steps=steps), lambda: nothing, options, reporter)
 
 
 def delete(

@@ -38,6 +38,7 @@ TOOLS = (
     Tool("ssh-keygen", "openssh-client", "makes the keys of host and guests"),
     Tool("unshare", "util-linux", "fences image builds in"),
     Tool("setpriv", "util-linux", "ends children together with banger"),
+    Tool("git", "git", "ships workspaces, and brings back what was done in them"),
     Tool("nft", "nftables", "loads the rules of networks"),
 )
 

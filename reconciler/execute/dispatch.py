@@ -12,7 +12,7 @@ from typing import Any
 
 from reconciler.drivers.images import build
 from reconciler.drivers.kernels import fetch
-from reconciler.execute import cache, networks, readiness, trash, vms
+from reconciler.execute import cache, networks, readiness, trash, vms, workspaces
 from reconciler.execute.tools import Tools
 from reconciler.lib.progress import Progress
 from reconciler.model import actions as a
@@ -41,6 +41,7 @@ PERFORM: Mapping[type, Callable[[Any, Tools, Progress], None]] = {
     a.StopVm: vms.stop,
     a.PublishPorts: vms.publish_ports,
     a.AwaitReady: readiness.await_ready,
+    a.ShipWorkspace: workspaces.ship,
     a.TrashVm: trash.trash_vm,
     a.TrashVolumes: trash.trash_volumes,
     a.RestoreVm: trash.restore_vm,

@@ -39,7 +39,7 @@ def await_ready(action: AwaitReady, tools: Tools, progress: Progress) -> None:
         row = tools.inventory.vm(tools.environment, action.name)
         if row is None:
             raise BangerError(f"vm {action.name} is not in the inventory of environment {tools.environment}")
-        vm = _observed(row, tools)
+        vm = observed(row, tools)
         if vm.running and vm.ready_at is not None:
             return
         asked += 1
@@ -66,7 +66,8 @@ def _patience(attempt: int) -> float:
     return min(_LONG, _SHORT + 0.5 * max(0, attempt - _SHORT_PROBES))
 
 
-def _observed(row: VmRow, tools: Tools) -> ObservedVm:
+def observed(row: VmRow, tools: Tools) -> ObservedVm:
+    """What is needed of a VM to reach its guest."""
     install = tools.inventory.install
     vmm = probe.find(install).get(row.id)
     return ObservedVm(

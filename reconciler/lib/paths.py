@@ -193,6 +193,11 @@ class VmPaths:
         return self.root / "console.log"
 
     @property
+    def workspace(self) -> Path:
+        """Where the workspace was shipped to in the guest, once it was; goes with the disk that has it."""
+        return self.root / "workspace"
+
+    @property
     def vmm_log(self) -> Path:
         return self.root / "vmm.log"
 

@@ -101,7 +101,7 @@ def run(
     input: bytes | None = None,
     timeout: float | None = None,
     cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     check: bool = True,
     pass_fds: Sequence[int] = (),
 ) -> Completed:
@@ -110,12 +110,13 @@ def run(
     Parameters
     ----------
     timeout: seconds, after which its whole process group is killed.
-    env: added to the environment; the locale is always C.UTF-8, so that messages can be read by programs.
+    env: added to the environment, with None taken out of it; the locale is always C.UTF-8, so that messages can be
+        read by programs.
     check: whether a non-zero exit raises CommandError.
     """
     words = [str(word) for word in argv]
-    child = _start(words, cwd=cwd, env=env, stdin=input is not None, pass_fds=pass_fds)
-    with _registered(child):
+    child = begin(words, cwd=cwd, env=env, stdin=input is not None, pass_fds=pass_fds)
+    with registered(child):
         try:
             out, err = child.communicate(input, timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -138,7 +139,7 @@ def run(
 def pipeline(
     commands: Sequence[Sequence[str | Path]],
     *,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     on_line: Callable[[str], None] | None = None,
     output: Path | None = None,
 ) -> None:
@@ -159,7 +160,7 @@ def pipeline(
             words = [str(word) for word in argv]
             last = index == len(commands) - 1
             out = sink.fileno() if last and sink else subprocess.DEVNULL if last else subprocess.PIPE
-            child = _start(words, env=env, stdin_fd=previous, stdout=out)
+            child = begin(words, env=env, stdin_fd=previous, stdout=out)
             if previous is not None:
                 os.close(previous)
             previous = None
@@ -247,26 +248,28 @@ def _dying(words: list[str]) -> list[str]:
     return [setpriv, "--pdeathsig", "KILL", "--", *words] if setpriv else words
 
 
-def _start(
+def begin(
     words: list[str],
     *,
     cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     stdin: bool = False,
     stdin_fd: int | None = None,
     stdout: int = subprocess.PIPE,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
+    """A child with pipes, for whoever moves the bytes himself; inside of `registered` it is ended with the block."""
     if cancel.cancelled():
         raise CancelledError
     # Resolved here, so that a missing program is told from a failing one: setpriv would hide the difference.
     program = which(words[0])
     if program is None:
         raise CommandError(f"{words[0]} is not installed", words, None, "")
+    merged: dict[str, str | None] = {**os.environ, **(env or {}), "LC_ALL": "C.UTF-8"}
     return subprocess.Popen(
         _dying([program, *words[1:]]),
         cwd=cwd,
-        env={**os.environ, **(env or {}), "LC_ALL": "C.UTF-8"},
+        env={key: value for key, value in merged.items() if value is not None},
         stdin=stdin_fd if stdin_fd is not None else subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.PIPE,
@@ -276,7 +279,8 @@ def _start(
 
 
 @contextmanager
-def _registered(child: subprocess.Popen[bytes]) -> Iterator[None]:
+def registered(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Has `cancel_all` end a child of `begin`, and ends it with the block."""
     with _lock:
         _running.add(child)
     try:

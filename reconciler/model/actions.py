@@ -14,7 +14,7 @@ from reconciler.lib.units import format_size
 from reconciler.model.artifacts import Image, Kernel
 from reconciler.model.changes import ChangeClass
 from reconciler.model.codec import from_json, to_json
-from reconciler.model.desired import Network, Publication, Vm
+from reconciler.model.desired import Network, Publication, Vm, Workspace
 from reconciler.model.nouns import Noun
 from reconciler.model.rules import NetworkRules
 
@@ -212,6 +212,17 @@ class AwaitReady(_Action):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShipWorkspace(_Action):
+    """Gives a VM its copy of a repository for the first time. What was shipped once is left to `banger workspace`."""
+
+    noun, verb = Noun.VM, "ship"
+    workspace: Workspace
+
+    def describe(self) -> str:
+        return f"ship {self.workspace.host} to vm {self.name}: {self.workspace.guest}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApproveRemoval(_Action):
     """Records that a person agreed to the removal of these VMs, so that what is left of it needs no second approval.
 
@@ -304,6 +315,7 @@ Action = (
     | StopVm
     | PublishPorts
     | AwaitReady
+    | ShipWorkspace
     | ApproveRemoval
     | TrashVm
     | RestoreVm

@@ -50,6 +50,7 @@ VM_FIELDS: Mapping[str, ChangeClass] = {
     "onChange": ChangeClass.NONE,
     "ttl": ChangeClass.NONE,
     "user": ChangeClass.NONE,
+    "workspace": ChangeClass.LIVE,
 }
 
 LIVE_FACTS = frozenset({"ports"})

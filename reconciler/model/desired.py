@@ -181,6 +181,21 @@ class Publication:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """A git repository of the host that a VM gets a copy of.
+
+    Parameters
+    ----------
+    host: the folder of the repository, absolute. guest: where its copy goes, absolute.
+    untracked: whether files come along that git does not track, and does not ignore.
+    """
+
+    host: str
+    guest: str
+    untracked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Vm:
     """One VM, resolved: `memory` and `disk` in bytes, image and kernel by name and by identity.
 
@@ -209,6 +224,7 @@ class Vm:
     ttl: float | None = None
     user: str = "root"
     """Who `banger ssh` and `banger exec` are in the guest."""
+    workspace: Workspace | None = None
 
     @property
     def bridged(self) -> bool:

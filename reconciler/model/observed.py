@@ -67,6 +67,8 @@ class ObservedVm:
     """That of the environment when it was made."""
     uptime: float | None = None
     """Seconds since its VMM started, by a clock that neither jumps nor stands still while the host is suspended."""
+    shipped: str | None = None
+    """Where in the guest its workspace was shipped to."""
     ended: Ended | None = None
     """Set if it was started, was not stopped by us, and does not run, where its restart policy asks for it."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from reconciler.model.desired import DesiredState, Publication, RunState
+from reconciler.model.desired import DesiredState, Publication, RunState, Vm
 from reconciler.model.nouns import Noun
 from reconciler.model.observed import ObservedState, ObservedVm, Unknown
 from reconciler.model.status import Condition, ConditionType, ObjectStatus, State
@@ -62,6 +62,7 @@ def vm_status(environment: str, vm: ObservedVm, readiness: Readiness, failure: s
             "forwards": dict(vm.forwards) if vm.running else {},
             "ports": [_published(port) for port in spec.ports],
             "protect": spec.protect,
+            "workspace": _workspace(spec),
             "createdAt": vm.created_at,
             "startedAt": vm.started_at if vm.running else None,
         },
@@ -169,6 +170,12 @@ def _network(name: str, desired: DesiredState, observed: ObservedState, failures
             "ports": [{"vm": vm.name, **_published(port)} for vm in on_it for port in vm.spec.ports],
         },
     )
+
+
+def _workspace(spec: Vm) -> dict[str, Any] | None:
+    if spec.workspace is None:
+        return None
+    return {"host": spec.workspace.host, "guest": spec.workspace.guest, "untracked": spec.workspace.untracked}
 
 
 def _published(port: Publication) -> dict[str, Any]:

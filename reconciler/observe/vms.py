@@ -51,6 +51,7 @@ def observe_vm(
         condemned=row.condemned,
         generation=row.generation,
         uptime=_uptime(vmm) if vmm else None,
+        shipped=_shipped(place) if row.spec.workspace or (want is not None and want.workspace) else None,
         ended=how_it_ended(place) if gone and asked else None,
     )
 
@@ -73,6 +74,13 @@ def how_it_ended(place: VmPaths) -> Ended | None:
             return None
         case Farewell.NONE:
             return Ended.FAILED
+
+
+def _shipped(place: VmPaths) -> str | None:
+    try:
+        return place.workspace.read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _uptime(vmm: probe.Vmm) -> float:

@@ -19,6 +19,7 @@ from reconciler.model.actions import (
     FetchKernel,
     ForgetEnvironment,
     PublishPorts,
+    ShipWorkspace,
     StartVm,
     StopVm,
     TrashVm,
@@ -39,6 +40,7 @@ _BEFORE: Mapping[type, tuple[type, ...]] = {
     EnsureTap: (StopVm, TrashVm),
     StartVm: (StopVm, TrashVm, CreateVm, UpdateVm, EnsureTap, DeleteTap),
     PublishPorts: (UpdateVm,),
+    ShipWorkspace: (UpdateVm, EnsureTap),
     AwaitReady: (StartVm,),
     TrashVolumes: (StopVm, TrashVm),
 }

@@ -16,6 +16,7 @@ from reconciler.model.actions import (
     DeleteTap,
     EnsureTap,
     PublishPorts,
+    ShipWorkspace,
     StartVm,
     StopVm,
     TrashVm,
@@ -251,6 +252,7 @@ def _settle(want: Vm, have: ObservedVm, world: World, decision: Decision) -> Dec
     else:
         decision.actions.extend(_connect(_as_booted(want, have) if decision.pending else want, world))
         decision.actions.extend(_publish(want, have))
+        decision.actions.extend(_ship(want, have))
     return decision
 
 
@@ -341,6 +343,14 @@ def _publish(want: Vm, have: ObservedVm) -> list[Action]:
     if have.network != USER_NETWORK or told == wanted:
         return []
     return [PublishPorts(name=want.name, ports=want.ports, reason=f"ports: {told or 'none'} → {wanted or 'none'}")]
+
+
+def _ship(want: Vm, have: ObservedVm) -> list[Action]:
+    """The workspace, once the guest was seen ready; not in the way of what is done before that."""
+    if want.workspace is None or have.ready_at is None or have.shipped == want.workspace.guest:
+        return []
+    reason = f"{want.workspace.guest} was not shipped to it yet"
+    return [ShipWorkspace(name=want.name, workspace=want.workspace, reason=reason)]
 
 
 def _drop_tap(name: str, reason: str, world: World) -> list[Action]:

@@ -47,6 +47,7 @@ _SECTIONS = (
     ("vms", "vm", "vms.NAME"),
     ("", "volume", "vms.NAME.volumes.NAME"),
     ("", "ready", "vms.NAME.ready"),
+    ("", "workspace", "vms.NAME.workspace"),
     ("", "controller", "controller"),
 )
 

@@ -38,7 +38,7 @@ def size_in_bytes(document: Document, given: Given, low: int, high: int) -> int 
     return None
 
 
-def mount_path(document: Document, given: Given) -> str | None:
+def mount_path(document: Document, given: Given, *, what: str = "a volume") -> str | None:
     """An absolute path in its shortest form, outside of what the system mounts."""
     if not given.usable:
         return None
@@ -48,7 +48,8 @@ def mount_path(document: Document, given: Given) -> str | None:
     if normal != mount:
         document.report(given.path, f"{shown} is not in its shortest form", f"write {normal}")
     elif mount == "/":
-        document.report(given.path, "a volume cannot be the root", "use `disk` for the size of the root disk")
+        hint = "use `disk` for the size of the root disk" if what == "a volume" else "name a folder below it"
+        document.report(given.path, f"{what} cannot be the root", hint)
     elif any(mount == reserved or mount.startswith(f"{reserved}/") for reserved in _RESERVED_MOUNTS):
         hint = f"choose a place outside of {', '.join(_RESERVED_MOUNTS)}"
         document.report(given.path, f"{shown} belongs to the system", hint)

@@ -30,6 +30,7 @@ from reconciler.spec.problems import Path, did_you_mean
 from reconciler.spec.publications import Written, check_clashes, resolve_ports
 from reconciler.spec.tree import Document, MapNode
 from reconciler.spec.values import DISK, MEMORY, TIMEOUT, TTL, mount_path, seconds, size_in_bytes
+from reconciler.spec.workspaces import resolve_workspace
 
 MAX_VMS = 1024  # what the root helper gives taps to
 MAX_PORTS = 1024  # what it publishes of one network
@@ -177,6 +178,7 @@ class _Builder:
         ready = self._ready(fields, network)
         simple = [fields.get(key) for key in ("cpus", "backend", "protect", "state", "restart", "onChange", "user")]
         ttl = seconds(self._document, fields.get("ttl"), *TTL)
+        workspace = resolve_workspace(self._document, fields, network)
         kernel = self._kernels.get(image.kernel) if image is not None else None
         if image is None or kernel is None or network is None or memory is None or disk is None or ready is None:
             return None
@@ -203,6 +205,7 @@ class _Builder:
             on_change=OnChange(on_change),
             ttl=ttl,
             user=user,
+            workspace=workspace,
         )
 
     def _image(self, fields: VmFields) -> Image | None:

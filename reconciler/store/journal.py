@@ -27,6 +27,7 @@ _REASONS: Mapping[str, str] = {
     "StopVm": "Stopped",
     "PublishPorts": "Published",
     "AwaitReady": "Ready",
+    "ShipWorkspace": "Shipped",
     "ApproveRemoval": "Approved",
     "TrashVm": "Trashed",
     "RestoreVm": "Restored",

@@ -212,6 +212,11 @@ class World:
                     raise RefusedError("it does not answer")
                 vms[action.name] = replace(vm, ready_at=1.0)
                 self.state = replace(s, vms=vms)
+            case a.ShipWorkspace():
+                vm = vms[action.name]
+                assert vm.running and vm.ready_at is not None
+                vms[action.name] = replace(vm, shipped=action.workspace.guest)
+                self.state = replace(s, vms=vms)
             case a.ApproveRemoval():
                 for name in action.vms:
                     vms[name] = replace(vms[name], condemned=action.state)

@@ -20,7 +20,7 @@ from reconciler.model.changes import (
     refusals,
     spec_key,
 )
-from reconciler.model.desired import Egress, Protocol, Publication, Volume
+from reconciler.model.desired import Egress, Protocol, Publication, Volume, Workspace
 from reconciler.model.ids import identity, mac_address
 from reconciler.model.outcome import Result
 from reconciler.model.plan import Held, Plan, Step
@@ -190,6 +190,7 @@ SAMPLES: dict[type, a.Action] = {
         STOP,
         a.PublishPorts(name="dev", reason="r", ports=()),
         a.AwaitReady(name="dev", reason="r", timeout=90.0),
+        a.ShipWorkspace(name="dev", reason="r", workspace=Workspace(host="/src", guest="/root/repo")),
         a.ApproveRemoval(name="env", reason="r", vms=("a", "b"), digest="0" * 12, state="1" * 12),
         a.TrashVm(name="dev", reason="r", recreate=True),
         a.RestoreVm(name="dev", reason="r", entry="env.dev.1"),

@@ -41,6 +41,7 @@ from reconciler.model.desired import (
     RunState,
     Vm,
     Volume,
+    Workspace,
 )
 from reconciler.model.observed import Ended, ObservedState, ObservedVm, ObservedVolume, Stray, Unknown
 from reconciler.model.observed_links import ObservedTap
@@ -134,6 +135,7 @@ def _vm(name: str, fields: Mapping[str, Any], images: Mapping[str, Image], kerne
     volumes = given.pop("volumes", {})
     ports = sorted(_port(text) for text in given.pop("ports", ()))
     needs, ttl = given.pop("dependsOn", {}), given.pop("ttl", None)
+    shipped = given.pop("workspace", None)
     address, port, state = given.pop("address", None), given.pop("port", None), given.pop("state", "running")
     return Vm(
         name=name,
@@ -153,6 +155,7 @@ def _vm(name: str, fields: Mapping[str, Any], images: Mapping[str, Image], kerne
         depends_on=tuple(Dependency(vm=other, on=DependsOn(on)) for other, on in sorted(needs.items())),
         on_change=OnChange(given.pop("onChange", "restart")),
         ttl=parse_duration(ttl) if ttl else None,
+        workspace=Workspace(host="/src", guest=shipped) if shipped else None,
         volumes=tuple(Volume(name=n, size=parse_size(size), mount=f"/{n}") for n, size in volumes.items()),
         **given,
     )

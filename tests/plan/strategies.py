@@ -27,6 +27,7 @@ from reconciler.model.desired import (
     RunState,
     Vm,
     Volume,
+    Workspace,
 )
 from reconciler.model.ids import mac_address
 from reconciler.model.observed import Ended, ObservedState, ObservedVm, ObservedVolume, Stray
@@ -44,6 +45,7 @@ KERNELS = [
     Kernel(name="debian", source=DebianKernel(suite="bookworm", package=p))
     for p in ("linux-image-cloud-amd64", "linux-image-amd64")
 ]
+WORKSPACES = [Workspace(host="/src", guest=guest) for guest in ("/root/a", "/root/b")]
 PACKAGES = [(), ("git",), ("curl", "git")]
 IMAGE_IDS = [Image(name="any", source=DebianImage(suite="bookworm", packages=p), kernel="debian").id for p in PACKAGES]
 
@@ -104,6 +106,7 @@ def vm(draw: st.DrawFn, name: str, nets: dict[str, Network], image: Image, kerne
         restart=draw(st.sampled_from(RestartPolicy)),
         on_change=draw(st.sampled_from(OnChange)),
         ttl=draw(st.sampled_from([None, None, TTL])),
+        workspace=draw(st.sampled_from([None, None, *WORKSPACES])) if network != NO_NETWORK else None,
     )
 
 
@@ -189,6 +192,7 @@ def drifted_states(draw: st.DrawFn) -> ObservedState:
             generation=draw(st.sampled_from([0, 1, 1, 1, 2])),
             started_at=1.0 if running or draw(st.booleans()) else None,
             ready_at=2.0 if running and draw(_mostly) else None,
+            shipped=draw(st.sampled_from([None, "/root/a"])),
             uptime=draw(st.sampled_from([0.0, 2 * TTL])) if running else None,
         )
         vms[spec.name] = replace(vms[spec.name], **draw(_ends(vms[spec.name])))
