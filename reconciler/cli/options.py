@@ -65,7 +65,7 @@ class VmName(click.ParamType[str]):
         from reconciler.cli import wire  # noqa: PLC0415  # only when a shell asks
 
         try:
-            with wire.service() as service:
+            with wire.service(sweep=False) as service:
                 vms = service.vms(None)
         except Exception:
             return []  # a shell that waits for a completion has no place for an error
@@ -83,7 +83,7 @@ class NetworkName(click.ParamType[str]):
         from reconciler.cli import wire  # noqa: PLC0415  # only when a shell asks
 
         try:
-            with wire.service() as service:
+            with wire.service(sweep=False) as service:
                 networks = service.networks(None)
         except Exception:
             return []  # as for a VM

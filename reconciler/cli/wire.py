@@ -27,10 +27,17 @@ def connect() -> Service:
 
 
 @contextmanager
-def service() -> Iterator[Service]:
-    """`connect`, closed at the end."""
+def service(*, sweep: bool = True) -> Iterator[Service]:
+    """`connect`, closed at the end.
+
+    sweep: whether one-off VMs are removed whose command was killed. Looking for them costs one look at a folder.
+    """
     opened = connect()
     try:
+        if sweep and any((Paths.discover().state / "runs").glob("*")):
+            from reconciler.cli.oneoff import sweep as remove
+
+            remove(opened)
         yield opened
     finally:
         opened.close()

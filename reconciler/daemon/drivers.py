@@ -29,8 +29,8 @@ class Shared:
     helper: Callable[[], HelperClient]
 
     @classmethod
-    def create(cls, clock: Clock, helper: Callable[[], HelperClient]) -> Shared:
-        return cls(clock=clock, boots=BootGate(clock), ports=threading.Lock(), helper=helper)
+    def create(cls, clock: Clock, helper: Callable[[], HelperClient], paths: Paths) -> Shared:
+        return cls(clock=clock, boots=BootGate(clock, shared=paths.boots), ports=threading.Lock(), helper=helper)
 
 
 def make_tools(environment: str, paths: Paths, inventory: Inventory, journal: Journal, shared: Shared) -> Tools:

@@ -129,7 +129,7 @@ class Engine:
         from reconciler.daemon.drivers import Shared, make_tools
 
         if self._shared is None:
-            self._shared = Shared.create(self.clock, self.helper.client)
+            self._shared = Shared.create(self.clock, self.helper.client, self.paths)
         return make_tools(environment, self.paths, self.inventory(), self.journal(operation), self._shared)
 
     def close(self) -> None:

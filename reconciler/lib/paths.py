@@ -97,6 +97,11 @@ class Paths:
         return self.state / "controller.lock"
 
     @property
+    def boots(self) -> Path:
+        """Locks by which processes take turns in booting guests."""
+        return self.runtime / "boots"
+
+    @property
     def api_socket(self) -> Path:
         """Where the controller listens, while there is one."""
         return self.runtime / "controller.sock"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from reconciler.drivers.vmm.probe import Vmm
 from reconciler.execute.boots import BootGate
 from reconciler.lib import cancel
-from reconciler.lib.clock import Clock
+from reconciler.lib.clock import Clock, SystemClock
 from reconciler.lib.errors import BangerError, CancelledError
 from reconciler.lib.progress import Silent
 from tests.fakes.clock import FakeClock
@@ -86,3 +87,31 @@ def test_whoever_waits_sees_a_cancellation() -> None:
     finally:
         cancel.reset()
         never.set()
+
+
+def test_processes_share_their_places_by_a_folder(tmp_path: Path) -> None:
+    guests = Guests()
+    gates = [BootGate(SystemClock(), places=1, settle=guests.settle, shared=tmp_path / "boots") for _ in range(2)]
+    started = [threading.Event() for _ in gates]
+
+    def start(number: int) -> None:
+        with gates[number].boot(Silent()) as keep:
+            keep(guests.boot(number))
+        started[number].set()
+
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(start, 0)
+        assert started[0].wait(10)
+        pool.submit(start, 1)
+        assert not started[1].wait(0.5)
+        guests.quiet[0].set()
+        assert started[1].wait(10)
+        guests.quiet[1].set()
+    assert guests.most == 1
+
+
+def test_a_folder_that_cannot_be_written_keeps_nobody_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    gate = BootGate(FakeClock(), places=1, settle=lambda vmm, clock, limit: None, shared=tmp_path / "file" / "boots")
+    with gate.boot(Silent()) as keep:
+        keep(vmm(1))
