@@ -283,6 +283,8 @@ def registered(child: subprocess.Popen[bytes]) -> Iterator[None]:
     """Has `cancel_all` end a child of `begin`, and ends it with the block."""
     with _lock:
         _running.add(child)
+    if cancel.cancelled():
+        _signal(child, signal.SIGTERM)  # it was begun while all others were being ended
     try:
         yield
     finally:

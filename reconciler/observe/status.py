@@ -62,6 +62,8 @@ def vm_status(environment: str, vm: ObservedVm, readiness: Readiness, failure: s
             "forwards": dict(vm.forwards) if vm.running else {},
             "ports": [_published(port) for port in spec.ports],
             "protect": spec.protect,
+            "volumes": [{"name": v.name, "size": v.size, "mount": v.mount} for v in spec.volumes],
+            "ttl": spec.ttl,
             "workspace": _workspace(spec),
             "createdAt": vm.created_at,
             "startedAt": vm.started_at if vm.running else None,

@@ -37,7 +37,7 @@ _PAST = {
 
 @click.group()
 def vm() -> None:
-    """Start, stop, restart, kill or restore VMs, and list their ports.
+    """Start, stop, restart, kill, restore or adopt VMs, and list their ports.
 
     The next `banger apply` goes by the file again: `state: stopped` there is what lasts.
     """
@@ -128,6 +128,23 @@ def ports(*, file: Path | None, output: Output, vm: str) -> None:
             say(f"nothing listens in {ref}, and nothing of it is published")
         case Output.TABLE:
             put(table(guestports.HEADER, [port.row(running=running) for port in found]))
+
+
+@vm.command()
+@file_option()
+@vm_argument()
+def adopt(*, file: Path | None, vm: str) -> None:
+    """Print the block of a file that would declare a VM as it is.
+
+    For a one-off VM that turned out to be worth keeping: `banger vm adopt NAME >> banger.yaml`, if `vms` is the last part
+    of that file. It declares another VM of the same kind; the old one stays what it is.
+    """
+    from reconciler.cli import adoption  # noqa: PLC0415  # the other verbs need none of it
+
+    with wire.service() as service:
+        ref = target.vm(service, vm, file)
+        status = next(found for found in service.vms(ref.environment) if found.name == ref.name)
+    put(adoption.block(status))
 
 
 @vm.command()

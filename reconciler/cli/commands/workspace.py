@@ -188,6 +188,46 @@ def status(*, file: Path | None, output: Output, vms: tuple[str, ...]) -> None:
     finish(1 if any(isinstance(report, BangerError) for _, report in rows) else 0)
 
 
+@workspace.command()
+@file_option()
+@output_option()
+@click.argument("where", metavar="[PATH|VM]", required=False)
+def tools(*, file: Path | None, output: Output, where: str | None) -> None:
+    """Show which tools a repository asks for, in which versions, and where it says so.
+
+    PATH is a folder (default: this one); a VM means the repository of its workspace. Nothing is run and nothing is
+    installed: the files at the top of the folder are read, mise's and asdf's first, then files such as .nvmrc, then
+    manifests, whose ranges are taken at their lower end.
+    """
+    from reconciler.workspace.toolchain import detect
+
+    found = detect(_folder(where, file))
+    match output:
+        case Output.JSON | Output.YAML:
+            put(document(listing([wish.to_json() for wish in found.wishes]), output))
+        case Output.NAME:
+            for wish in found.wishes:
+                put(f"{wish.tool}@{wish.version}")
+        case Output.TABLE if not found.wishes:
+            say("no file here asks for a tool")
+        case Output.TABLE:
+            rows = [[wish.tool, wish.version, harmless(wish.reason)] for wish in found.wishes]
+            put(table(["TOOL", "VERSION", "WHY"], rows))
+    for name, why in found.unread:
+        say(f"{name} was passed over: {harmless(why)}")
+
+
+def _folder(where: str | None, file: Path | None) -> Path:
+    if where is None or Path(where).is_dir():
+        return Path(where or ".")
+    with wire.service() as service:
+        ref = target.vm(service, where, file)
+        request = workspaces.request_of(workspaces.of(service, ref))
+    if request is None:
+        raise UsageError(f"vm {ref} has no workspace", hint="name a folder")
+    return request.host
+
+
 def _with_workspace(service: Service, file: Path | None) -> list[VmRef]:
     found = service.vms(target.environment(file))
     return [VmRef(environment=vm.environment, name=vm.name) for vm in found if vm.details.get("workspace")]
