@@ -14,6 +14,8 @@ from reconciler.api.service import (
     ApplyOptions,
     ApplyResult,
     Approve,
+    CacheView,
+    Cleared,
     Reporter,
     ServiceInfo,
     Source,
@@ -147,6 +149,38 @@ class RemoteService:
         ref = self._follow(stream, reporter)
         with misunderstood():
             return forms.ref_from(ref)
+
+    def cache(self, desired: DesiredState | None) -> CacheView:
+        from reconciler.api.cache_forms import view_from
+        from reconciler.model.codec import to_json
+
+        body = {} if desired is None else {"desired": to_json(desired)}
+        with misunderstood():
+            return view_from(self._ask("POST", "/v1/cache", body))
+
+    def prune_cache(
+        self, desired: DesiredState, options: ApplyOptions, reporter: Reporter, approve: Approve
+    ) -> ApplyResult:
+        from reconciler.model.codec import to_json
+
+        body = {"desired": to_json(desired), "options": forms.options_to(options)}
+
+        def attempt(expect: str) -> Answer:
+            answer = {**body, "expect": expect}
+            return self._transport.stream("POST", "/v1/cache/prune", answer, operation=options.operation)
+
+        plan = self._result(attempt(_NOTHING), reporter).plan
+        if not plan.steps:
+            return ApplyResult(plan=plan)
+        if not approve(plan):
+            return ApplyResult(plan=plan, approved=False)
+        return self._approved(plan, attempt, reporter, approve)
+
+    def clear_blobs(self, dry_run: bool) -> Cleared:
+        from reconciler.api.cache_forms import cleared_from
+
+        with misunderstood():
+            return cleared_from(self._ask("POST", "/v1/cache/clear", {"dryRun": dry_run}))
 
     def ssh_argv(self, ref: VmRef, command: Sequence[str] | None, tty: bool | None) -> list[str]:
         body = {"command": None if command is None else list(command), "tty": tty}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from reconciler.api.cache_forms import cleared_to, view_to
 from reconciler.api.endpoints import Call, Work
 from reconciler.api.forms import info_to, listing, options_from, ref_to, trash_to
 from reconciler.api.metrics import exposition
@@ -102,6 +103,21 @@ def wait(call: Call) -> Work:
         return {}
 
     return work
+
+
+def cache(call: Call) -> Any:
+    wanted = call.body.get("desired")
+    return view_to(call.service.cache(None if wanted is None else desired_from(wanted)))
+
+
+def prune_cache(call: Call) -> Work:
+    desired, options = desired_from(call.body["desired"]), _options(call)
+    approve = _approves(call.body.get("expect"))
+    return lambda reporter: result_to(call.service.prune_cache(desired, options, reporter, approve))
+
+
+def clear_blobs(call: Call) -> Any:
+    return cleared_to(call.service.clear_blobs(call.body.get("dryRun", False)))
 
 
 def approve(call: Call) -> Any:

@@ -77,6 +77,33 @@ _INFO = _answer(
     },
 )
 _TRASHED = _answer(entry=_TEXT, environment=_TEXT, name=_TEXT, trashedAt={"type": "number"}, size={"type": "integer"})
+_COUNT: Schema = {"type": "integer"}
+_TIME: Schema = {"type": "number"}
+_ENTRIES = _answer(
+    kind=_TEXT,
+    name=_TEXT,
+    environment=_MAYBE_TEXT,
+    protected={"type": "boolean"},
+    size=_COUNT,
+    shared={"type": "array", "items": _answer(inode=_TEXT, size=_COUNT, links=_COUNT, here=_COUNT)},
+    madeAt=_TIME,
+    usedAt=_TIME,
+    evict={"type": "boolean"},
+    rule=_TEXT,
+    reason=_TEXT,
+    frees=_COUNT,
+)
+_CACHE = _answer(
+    apiVersion={"const": "banger/v1"},
+    folder=_TEXT,
+    used=_COUNT,
+    free=_COUNT,
+    total=_COUNT,
+    limit={"type": ["integer", "null"]},
+    pressed={"type": "boolean"},
+    policy={"type": "boolean"},
+    items={"type": "array", "items": _ENTRIES},
+)
 _SOURCE = _object(
     ["path", "digest"],
     path={"type": "string", "pattern": "^/[^\\x00-\\x1f]{0,4000}" + END},
@@ -189,6 +216,23 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         method="POST", path="/v1/trash/restore", name="restore", summary="Brings a VM back from the trash.",
         handler=handlers.restore, kind=Kind.CHANGE, answer=VM_REF, example={"name": "dev"},
         body=_object(["name"], name=_REFERENCE, environment=_MAYBE_NAME, entry=_ENTRY, options=OPTIONS),
+    ),
+    Endpoint(
+        method="POST", path="/v1/cache", name="cache",
+        summary="What lies in the cache and in the trash, and what a policy would do. Changes nothing.",
+        handler=handlers.cache, body=_object([], desired=DESIRED), body_optional=True, answer=_CACHE, example={},
+    ),
+    Endpoint(
+        method="POST", path="/v1/cache/prune", name="pruneCache", summary="Evicts what a policy lets go now.",
+        handler=handlers.prune_cache, kind=Kind.CHANGE, answer=RESULT,
+        body=_object(["desired"], desired=DESIRED, options=OPTIONS, expect=_EXPECT), example={"desired": _EMPTY_DESIRED},
+    ),
+    Endpoint(
+        method="POST", path="/v1/cache/clear", name="clearBlobs",
+        summary="Removes all blobs that came from registries; no image needs them.",
+        handler=handlers.clear_blobs, body_optional=True, example={"dryRun": True},
+        body=_object([], dryRun={"type": "boolean", "description": "Only count them."}),
+        answer=_answer(folder=_TEXT, blobs={"type": "integer"}, size={"type": "integer"}),
     ),
     Endpoint(
         method="POST", path="/v1/wait", name="wait", summary="Waits until VMs are ready, stopped or gone.",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from reconciler.model.events import Event
     from reconciler.model.outcome import Outcome
     from reconciler.model.plan import Plan, Step
+    from reconciler.model.retention import Verdict
     from reconciler.model.status import ObjectStatus
 
 
@@ -96,6 +97,37 @@ class TrashEntry:
     environment: str
     name: str
     trashed_at: float
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheView:
+    """The cache and the trash with what a policy would do now: a verdict on every entry.
+
+    Parameters
+    ----------
+    folder: where the cache lies.
+    used: bytes that it takes, without the trash; free, total: of its file system.
+    limit: bytes that the policy lets it take, None for any; pressed: whether it is above that, and stays so.
+    policy: whether there is one.
+    """
+
+    folder: Path
+    verdicts: tuple[Verdict, ...]
+    used: int
+    free: int
+    total: int
+    limit: int | None = None
+    pressed: bool = False
+    policy: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleared:
+    """What was removed from the blobs, or would be. `size` in bytes on disk."""
+
+    folder: Path
+    blobs: int
     size: int
 
 
@@ -221,6 +253,17 @@ class Service(Protocol):
         self, name: str, environment: str | None, entry: str | None, options: ApplyOptions, reporter: Reporter
     ) -> VmRef:
         """Brings the newest (or the named) trash entry of a VM back, with its volumes, and starts it if it should run."""
+
+    def cache(self, desired: DesiredState | None) -> CacheView:
+        """What lies in the cache and in the trash, and what the policy of `desired` would do. Changes nothing."""
+
+    def prune_cache(
+        self, desired: DesiredState, options: ApplyOptions, reporter: Reporter, approve: Approve
+    ) -> ApplyResult:
+        """Evicts what the policy of `desired` lets go now, and touches nothing else."""
+
+    def clear_blobs(self, dry_run: bool) -> Cleared:
+        """Empties the cache of blobs that came from registries; no image needs them. With `dry_run` only counts."""
 
     def ssh_argv(self, ref: VmRef, command: Sequence[str] | None, tty: bool | None) -> list[str]:
         """The ssh command line that enters a running VM, host key pinned. `command` arrives in the guest word by word."""

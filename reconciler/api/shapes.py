@@ -25,6 +25,7 @@ from reconciler.model.desired import (
     Vm,
     Volume,
 )
+from reconciler.model.retention import Limits, Rule, Safety, Watermarks
 
 Schema = dict[str, Any]
 # `$` alone would let a line break follow: Python's `re`, unlike that of browsers, takes it for the end.
@@ -39,6 +40,9 @@ _PACKAGE: Schema = {"type": "string", "pattern": f"^[a-z0-9][a-z0-9+.-]{{1,99}}{
 _IDENTITY: Schema = {"type": "string", "pattern": f"^[0-9a-f]{{8,64}}{END}"}
 _SIZE: Schema = {"type": "integer", "minimum": 1, "maximum": 1 << 60}
 _DURATION: Schema = {"type": "number", "exclusiveMinimum": 0, "maximum": 1e9}
+_BYTES: Schema = {"type": "integer", "minimum": 0, "maximum": 1 << 60}
+_MAYBE_BYTES: Schema = {"anyOf": [_BYTES, {"type": "null"}]}
+_PART: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 _PORT: Schema = {"type": "integer", "minimum": 1, "maximum": 65535}
 
 # The patterns of schemas/banger.schema.json: these values become paths and words of command lines.
@@ -77,6 +81,17 @@ _FIELDS: Mapping[tuple[type, str], Schema] = {
     (Vm, "user"): {"type": "string", "pattern": f"^[A-Za-z_][A-Za-z0-9_.-]{{0,31}}{END}"},
     (Vm, "ttl"): {"anyOf": [_DURATION, {"type": "null"}]},
     (Dependency, "vm"): NAME,
+    (Rule, "name"): {"type": "string", "pattern": f"^[A-Za-z0-9._*?\\[\\]!-]{{1,128}}{END}"},
+    (Rule, "newest"): {"type": "integer", "minimum": 0, "maximum": 1 << 30},
+    (Rule, "unused_for"): {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1e9}, {"type": "null"}]},
+    (Limits, "max_used"): _MAYBE_BYTES,
+    (Limits, "min_free"): _MAYBE_BYTES,
+    (Limits, "min_free_part"): {"anyOf": [_PART, {"type": "null"}]},
+    (Limits, "reserved"): _BYTES,
+    (Watermarks, "start"): _PART,
+    (Watermarks, "stop"): _PART,
+    (Safety, "min_age"): {"type": "number", "minimum": 0, "maximum": 1e9},
+    (Safety, "max_delete"): _PART,
     (Controller, "resync"): {"type": "number", "minimum": 1, "maximum": 1e9},
     (Controller, "max_delete"): {"type": "number", "minimum": 0, "maximum": 1},
 }

@@ -51,7 +51,7 @@ def conclude(result: ApplyResult) -> int:
         message = harmless(vm.message) or f"it is {vm.state}"
         say(f"banger: vm {vm.name} is not ready: {message}", fg="red")
         say(f"  hint: banger logs {vm.environment}/{vm.name}", fg="yellow")
-    if result.failed or result.plan.held:
+    if result.failed or any(not held.advisory for held in result.plan.held):
         return FAILED
     if any(outcome.result is Result.CANCELLED for outcome in result.outcomes):
         say("banger: interrupted; the next apply goes on from here")

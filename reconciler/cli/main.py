@@ -49,6 +49,8 @@ COMMANDS = {
     "resume": Lazy(
         "hold:resume", "Have the controller go on with what was paused, or was given up as contended.", _CONTROLLER
     ),
+    "cache": Lazy("cache:cache", "Show what the cache and the trash hold, and prune them by the file's policy.", _HOST),
+    "image": Lazy("image:image", "Look after the images in the cache.", _HOST),
     "system": Lazy("system:system", "Install the units and the root helper on this host, or remove them.", _HOST),
     "doctor": Lazy("doctor:doctor", "Check what this host lacks.", _HOST),
     "schema": Lazy("schema:schema", "Print a JSON schema.", _HOST),

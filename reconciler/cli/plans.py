@@ -21,7 +21,7 @@ _TITLES: Mapping[Noun, str] = {
     Noun.ENVIRONMENT: "environment",
 }
 _ADDS = frozenset({"fetch", "build", "ensure", "connect", "create", "start", "restore"})
-_TAKES = frozenset({"delete", "disconnect", "stop", "trash", "kill", "sweep", "forget"})
+_TAKES = frozenset({"delete", "disconnect", "stop", "trash", "kill", "sweep", "evict", "forget"})
 
 
 def text(plan: Plan) -> str:

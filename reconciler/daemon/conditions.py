@@ -41,7 +41,10 @@ def of_environment(plan: Plan | None, troubles: Mapping[str, Trouble], pauses: P
             first = next(step.action for step in steps if step.action.object == target)
             add(target, _true(ConditionType.PROGRESSING, "Planned", f"to do: {first.describe()} ({first.reason})"))
     for held in plan.held if plan is not None else ():
-        add(held.object, _true(ConditionType.HELD, "NeedsDecision", _words(held)))
+        kind, reason = (
+            (ConditionType.CACHE_PRESSURE, "Full") if held.advisory else (ConditionType.HELD, "NeedsDecision")
+        )
+        add(held.object, _true(kind, reason, _words(held)))
     if plan is not None and pauses.environment:
         add(f"environment/{plan.environment}", _true(ConditionType.HELD, "Paused", "paused; `banger resume`"))
     for name in sorted(pauses.vms):
@@ -106,5 +109,7 @@ def remember(control: ControlState, environment: str, extra: Extra, now: float) 
 
 
 # `Progressing` comes and goes with every step; the events tell that story, and a row for each would be a write.
-_REMEMBERED = frozenset({ConditionType.DEGRADED, ConditionType.HELD, ConditionType.CONTENDED})
+_REMEMBERED = frozenset(
+    {ConditionType.DEGRADED, ConditionType.HELD, ConditionType.CONTENDED, ConditionType.CACHE_PRESSURE}
+)
 _GONE = "False/"

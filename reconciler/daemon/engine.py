@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from reconciler.daemon.drivers import Shared
     from reconciler.execute.tools import Tools
     from reconciler.model.desired import DesiredState
-    from reconciler.model.observed import ObservedState
+    from reconciler.model.observed import ObservedState, Unknown
+    from reconciler.model.retention import ObservedCache
     from reconciler.store.journal import Journal
+    from reconciler.store.retention import RetentionState
 
 Exclusive = Callable[[str, frozenset[str] | None], AbstractContextManager[None]]
 
@@ -65,7 +68,22 @@ class Engine:
 
         if not self.exists:
             return observe_unborn(environment, self.paths)
-        return observe(environment, self.inventory(), self.paths, self.helper.read_filter, desired)
+        seen = observe(environment, self.inventory(), self.paths, self.helper.read_filter, desired)
+        if desired is None or desired.cache is None:
+            return seen
+        return dataclasses.replace(seen, cache=self.observe_cache())
+
+    def observe_cache(self) -> ObservedCache | Unknown:
+        """The cache and the trash, and what needs what of them. Raises BangerError where there is no state yet."""
+        from reconciler.observe.cache import observe_cache
+
+        return observe_cache(self.inventory(), self.retention(), self.paths, self.clock.now())
+
+    def retention(self) -> RetentionState:
+        """Pins, and what went lately; for writing inside `writing`."""
+        from reconciler.store.retention import RetentionState
+
+        return RetentionState(self._open(create=False))
 
     @contextmanager
     def writing(
@@ -130,7 +148,14 @@ class Engine:
 
         if self._shared is None:
             self._shared = Shared.create(self.clock, self.helper.client, self.paths)
-        return make_tools(environment, self.paths, self.inventory(), self.journal(operation), self._shared)
+        tools = make_tools(environment, self.paths, self.inventory(), self.journal(operation), self._shared)
+        return dataclasses.replace(tools, retention=self.retention(), roots=self.roots)
+
+    def roots(self) -> Mapping[str, str]:
+        """What of the cache and the trash is needed now, and by what."""
+        from reconciler.observe.cache import find_roots
+
+        return find_roots(self.inventory(), self.retention(), self.paths)
 
     def close(self) -> None:
         self.helper.close()

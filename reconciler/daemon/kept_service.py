@@ -93,6 +93,12 @@ class KeptService(LocalService):
         options = self._begun(options, f"restore vm {ref.name}", ref.environment)
         return super().restore(name, environment, entry, options, reporter)
 
+    def prune_cache(
+        self, desired: DesiredState, options: ApplyOptions, reporter: Reporter, approve: Approve
+    ) -> ApplyResult:
+        options = self._begun(options, "prune the cache", desired.environment)
+        return super().prune_cache(desired, options, reporter, approve)
+
     def status(self, environment: str | None) -> list[ObjectStatus]:
         found = []
         for name in (name for name in self.environments() if environment in (None, name)):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.api.service import ServiceInfo, SshConfig, TrashEntry, VmRef, VmVerb, WaitFor
+from reconciler.api.service import CacheView, Cleared, ServiceInfo, SshConfig, TrashEntry, VmRef, VmVerb, WaitFor
 from reconciler.daemon import views
 from reconciler.daemon.engine import Engine
 from reconciler.lib.clock import Clock, SystemClock
@@ -127,6 +127,23 @@ class LocalService:
 
     def trash(self) -> list[TrashEntry]:
         return views.trash(self._engine.paths)
+
+    def cache(self, desired: DesiredState | None) -> CacheView:
+        from reconciler.daemon import retention
+
+        return retention.view(self._engine, desired)
+
+    def prune_cache(
+        self, desired: DesiredState, options: ApplyOptions, reporter: Reporter, approve: Approve
+    ) -> ApplyResult:
+        from reconciler.daemon import retention
+
+        return retention.prune(self._engine, desired, options, reporter, approve)
+
+    def clear_blobs(self, dry_run: bool) -> Cleared:
+        from reconciler.daemon import retention
+
+        return retention.clear_blobs(self._engine.paths, dry_run)
 
     def ssh_argv(self, ref: VmRef, command: Sequence[str] | None, tty: bool | None) -> list[str]:
         return views.ssh_argv(self._engine, ref, command, tty)

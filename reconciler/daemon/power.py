@@ -37,7 +37,7 @@ def plan_verb(verb: VmVerb, ref: VmRef, observed: ObservedState) -> Plan:
 
 def plan_restore(name: str, environment: str | None, entry: str | None, engine: Engine) -> tuple[VmRef, Plan]:
     """The way back from the trash for the newest entry of that name, or for the one that is named."""
-    from reconciler.execute.trash import entries  # noqa: PLC0415  # pulls in every driver
+    from reconciler.drivers.cache.trash import entries  # noqa: PLC0415  # `ps` does without
 
     found = [
         (identity, manifest)

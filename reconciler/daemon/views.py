@@ -87,7 +87,7 @@ def vms(engine: Engine, environment: str | None) -> list[ObjectStatus]:
 
 
 def trash(paths: Paths) -> list[TrashEntry]:
-    from reconciler.execute.trash import entries  # noqa: PLC0415  # pulls in every driver
+    from reconciler.drivers.cache.trash import entries  # noqa: PLC0415  # `ps` does without
 
     return [
         TrashEntry(

@@ -1,15 +1,22 @@
-"""The cache: what a killed process left is removed."""
+"""The cache: what a killed process left is removed, and so is what its policy lets go."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from reconciler.drivers.cache import evict, probe
 from reconciler.execute.tools import Tools
 from reconciler.lib.atomic import STAGING, corpses
 from reconciler.lib.errors import BangerError
 from reconciler.lib.once import remove_tree
 from reconciler.lib.progress import Progress
-from reconciler.model.actions import SweepStaging
+from reconciler.lib.units import human_size
+from reconciler.model.actions import EvictEntries, SweepStaging
+from reconciler.model.retention import EntryKind, Eviction
+from reconciler.store.retention import RetentionState
 
 
 def sweep(action: SweepStaging, tools: Tools, progress: Progress) -> None:
@@ -25,3 +32,59 @@ def sweep(action: SweepStaging, tools: Tools, progress: Progress) -> None:
             folder.parent.rmdir()
         except OSError:
             pass  # others work there
+
+
+def record_evictions(action: EvictEntries, tools: Tools) -> None:
+    """Counts them before they go: killed in between, too many are taken for gone, never too few."""
+    state, _ = _opened(tools)
+    for kind, count in Counter(entry.kind for entry in action.entries).items():
+        state.spend(kind, count, tools.clock.now())
+
+
+def evict_entries(action: EvictEntries, tools: Tools, progress: Progress) -> None:
+    """Evicts what still may go. What became needed or was used since the plan was made stays, and that is no failure."""
+    state, roots = _opened(tools)
+    places = probe.places(tools.paths)
+    by_kind: dict[EntryKind, list[Eviction]] = {}
+    for entry in action.entries:
+        _check(entry)
+        by_kind.setdefault(entry.kind, []).append(entry)
+    freed = done = 0
+    for kind, chosen in by_kind.items():
+        progress.update(done / len(action.entries), f"evicting {len(chosen)} {kind.value}(s)")
+        gone = evict.evict(
+            places[kind],
+            [evict.Candidate(entry.name, entry.used_at) for entry in chosen],
+            _needed(kind, tools, roots),
+            files=kind is EntryKind.BLOB,
+        )
+        done += len(chosen)
+        freed += gone.freed or sum(entry.frees for entry in chosen if entry.name in set(gone.names))
+        if gone.spared:
+            state.spend(kind, -len(gone.spared), tools.clock.now())
+            name, why = next(iter(gone.spared.items()))
+            progress.update(done / len(action.entries), f"{len(gone.spared)} stay: {kind.value}/{name}: {why}")
+    progress.update(1.0, f"freed {human_size(freed)}")
+
+
+def _check(entry: Eviction) -> None:
+    """A plan may come from a file: a name that leads out of its folder is nobody's entry."""
+    if not entry.kind.ruled or "/" in entry.name or entry.name.startswith(".") or "\0" in entry.name or not entry.name:
+        raise BangerError(f"{entry.kind.value}/{entry.name} is no entry of the cache")
+
+
+def _opened(tools: Tools) -> tuple[RetentionState, Callable[[], Mapping[str, str]]]:
+    if tools.retention is None or tools.roots is None:
+        raise BangerError("what the cache holds is needed by whom is not known here, so nothing of it goes")
+    return tools.retention, tools.roots
+
+
+def _needed(kind: EntryKind, tools: Tools, roots: Callable[[], Mapping[str, str]]) -> evict.Needed:
+    @contextmanager
+    def needed() -> Iterator[Callable[[str], str | None]]:
+        # Whatever needs an entry is written down before it is used: nobody can, until this ends.
+        with tools.inventory.frozen():
+            known = roots()
+            yield lambda name: known.get(f"{kind.value}/{name}")
+
+    return needed

@@ -25,6 +25,7 @@ RECORD: Mapping[type, Callable[[Any, Tools], None]] = {
     a.StopVm: vms.record_stop,
     a.ApproveRemoval: vms.condemn,
     a.RestoreVm: trash.record_restoration,
+    a.EvictEntries: cache.record_evictions,
     a.ForgetEnvironment: lambda action, tools: tools.inventory.drop_environment(action.name),
 }
 
@@ -48,6 +49,7 @@ PERFORM: Mapping[type, Callable[[Any, Tools, Progress], None]] = {
     a.ForgetEnvironment: trash.forget,
     a.KillStray: vms.kill_stray,
     a.SweepStaging: cache.sweep,
+    a.EvictEntries: cache.evict_entries,
 }
 
 RECORD_ONLY = frozenset({a.UpdateVm, a.ApproveRemoval})

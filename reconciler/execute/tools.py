@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from reconciler.lib.clock import Clock, SystemClock
 from reconciler.lib.paths import Paths
 from reconciler.store.inventory import Inventory
 from reconciler.store.journal import Journal
+from reconciler.store.retention import RetentionState
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,6 +31,10 @@ class Tools:
     """Picks the accelerator that really boots the given kernel."""
     helper: Callable[[], HelperClient]
     """The process's connection to the root helper, opened when the first action needs it. BangerError without one."""
+    retention: RetentionState | None = None
+    """What the cache's retention remembers; None where nothing of the cache may go."""
+    roots: Callable[[], Mapping[str, str]] | None = None
+    """Key of a cache's entry → what needs it, read anew by each call; None likewise."""
     boots: BootGate = field(default_factory=lambda: BootGate(SystemClock()))
     """Shared by all tools of a process: they boot guests on the same processors."""
     ports: threading.Lock = field(default_factory=threading.Lock)

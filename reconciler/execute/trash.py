@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from reconciler.drivers.cache.trash import Manifest, entries
 from reconciler.drivers.guest import shared
+from reconciler.execute.artifacts import let_go
 from reconciler.execute.tools import Tools
 from reconciler.lib.atomic import move, publish, staging, write_atomic
 from reconciler.lib.errors import BangerError, UsageError
@@ -21,35 +21,9 @@ from reconciler.lib.paths import Paths
 from reconciler.lib.progress import Progress
 from reconciler.model.actions import ForgetEnvironment, RestoreVm, TrashVm, TrashVolumes
 from reconciler.model.addressing import allocate
-from reconciler.model.codec import from_json, to_json
+from reconciler.model.codec import to_json
 from reconciler.model.desired import Vm
 from reconciler.store.inventory import VmRow
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """`entry.json`. `vm` is None for volumes whose VM had gone before them."""
-
-    environment: str
-    name: str
-    id: str
-    trashed_at: float
-    vm: Vm | None = None
-    created: Mapping[str, str] | None = None
-    address: IPv4Address | None = None
-    created_at: float = 0.0
-
-
-def entries(paths: Paths) -> list[tuple[str, Manifest]]:
-    """What is in the trash, newest first. An entry that cannot be read is left out: it is not ours to judge."""
-    found = []
-    if paths.trash.is_dir():
-        for folder in paths.trash.iterdir():
-            try:
-                found.append((folder.name, from_json(Manifest, json.loads((folder / "entry.json").read_text()))))
-            except (OSError, ValueError):
-                continue
-    return sorted(found, key=lambda entry: entry[1].trashed_at, reverse=True)
 
 
 def trash_vm(action: TrashVm, tools: Tools, progress: Progress) -> None:
@@ -72,6 +46,7 @@ def trash_vm(action: TrashVm, tools: Tools, progress: Progress) -> None:
         )
         _open_entry(entry, manifest)
         move(place.root, entry / "vm")
+        let_go(row.spec, tools)
     if action.with_volumes:
         _move(tools.paths.volumes / tools.environment / action.name, entry / "volumes")
     shared.end(place.ssh_shared)

@@ -18,6 +18,7 @@ from reconciler.drivers.vmm.backend import Boot, Disk, Forward, Nic
 from reconciler.drivers.vmm.live import who_has
 from reconciler.drivers.vmm.probe import Vmm
 from reconciler.execute import guests, networks
+from reconciler.execute.artifacts import held_artifacts, let_go
 from reconciler.execute.ports import choose_ports, forward_of, is_free
 from reconciler.execute.tools import Tools
 from reconciler.lib.atomic import publish, staging
@@ -112,7 +113,7 @@ def record_stop(action: StopVm, tools: Tools) -> None:
 
 def start(action: StartVm, tools: Tools, progress: Progress) -> None:
     """Starts the VMM in its turn; returns when it runs, not when the guest is ready."""
-    with tools.boots.boot(progress) as keep_place:
+    with held_artifacts(action.vm, tools), tools.boots.boot(progress) as keep_place:
         keep_place(_start(action, tools, progress))
 
 
@@ -214,6 +215,7 @@ def stop(action: StopVm, tools: Tools, progress: Progress) -> None:
         Agent(place).shut_down(AGENT_SECONDS)
         tools.backend.stop(place, vmm, ORDERLY_SECONDS, progress)
     shared.end(place.ssh_shared)
+    let_go(row.spec, tools)
     shutil.rmtree(place.run, ignore_errors=True)
 
 

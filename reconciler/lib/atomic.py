@@ -109,12 +109,39 @@ def move(source: Path, destination: Path) -> None:
         _sync(source.parent)
 
 
+def staging_bases(root: Path, levels: int = 4) -> list[Path]:
+    """The folders that staging folders lie in, down to so many levels below `root`; not those inside of a staging folder."""
+    found: list[Path] = []
+    here = [root]
+    for _ in range(levels + 1):
+        below: list[Path] = []
+        for folder in here:
+            try:
+                with os.scandir(folder) as listing:
+                    names = [child.name for child in listing if child.is_dir(follow_symlinks=False)]
+            except OSError:
+                continue  # it is gone, or not ours to look into
+            found += [folder / name for name in names if name == STAGING]
+            below += [folder / name for name in names if name != STAGING]
+        here = below
+    return sorted(found)
+
+
 def corpses(parent: Path) -> list[Path]:
     """Staging folders below `parent` that nobody is working in any more."""
+    return _staged(parent, worked_in=False)
+
+
+def held(parent: Path) -> list[Path]:
+    """Staging folders below `parent` that somebody is working in."""
+    return _staged(parent, worked_in=True)
+
+
+def _staged(parent: Path, *, worked_in: bool) -> list[Path]:
     base = parent / STAGING
     try:
         with _held(base):
-            return [folder for folder in sorted(base.iterdir()) if not _locked(folder)]
+            return [folder for folder in sorted(base.iterdir()) if _locked(folder) is worked_in]
     except FileNotFoundError:
         return []
 

@@ -141,6 +141,24 @@ class Paths:
         return self.cache / "initramfs"
 
     @property
+    def templates(self) -> Path:
+        return self.cache / "templates"
+
+    @property
+    def tools(self) -> Path:
+        return self.cache / "tools"
+
+    @property
+    def oci(self) -> Path:
+        """What came out of registries; nothing that exists depends on it."""
+        return self.cache / "oci"
+
+    @property
+    def blobs(self) -> Path:
+        """skopeo's shared blob folder is the one above: `<algorithm>/<hex>` below it (OCI image layout)."""
+        return self.oci / "blobs" / "sha256"
+
+    @property
     def accelerator(self) -> Path:
         """What booting a guest with each accelerator showed; true for one boot of the host."""
         return self.cache / "accelerator.json"

@@ -6,16 +6,18 @@ JSON, and can be applied twice without harm. Pure: what an action means is in `e
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any, ClassVar
 
-from reconciler.lib.units import format_size
+from reconciler.lib.units import format_size, human_size
 from reconciler.model.artifacts import Image, Kernel
 from reconciler.model.changes import ChangeClass
 from reconciler.model.codec import from_json, to_json
 from reconciler.model.desired import Network, Publication, Vm, Workspace
 from reconciler.model.nouns import Noun
+from reconciler.model.retention import EntryKind, Eviction
 from reconciler.model.rules import NetworkRules
 
 
@@ -294,6 +296,54 @@ class SweepStaging(_Action):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvictEntries(_Action):
+    """Removes entries of the cache and of the trash, each if nothing needs it and nobody has used it since."""
+
+    noun, verb = Noun.CACHE, "evict"
+    entries: tuple[Eviction, ...]
+
+    @property
+    def frees(self) -> int:
+        """Bytes that come free."""
+        return sum(entry.frees for entry in self.entries)
+
+    @property
+    def loses(self) -> bool:
+        """Whether some of it is a user's data."""
+        return any(not entry.kind.made_again for entry in self.entries)
+
+    def describe(self) -> str:
+        count = Counter(entry.kind for entry in self.entries)
+        what = ", ".join(f"{count[kind]} {_EVICTED.get(kind, kind.value)}(s)" for kind in EntryKind if count[kind])
+        return f"evict {what} from the {self.name}: {human_size(self.frees)}"
+
+    def to_json(self) -> dict[str, Any]:
+        # Not field by field, as for the others: there may be a hundred thousand entries.
+        return {
+            "action": "EvictEntries",
+            "id": self.id,
+            "description": self.describe(),
+            "class": self.change_class.value,
+            "name": self.name,
+            "reason": self.reason,
+            "entries": [
+                {
+                    "kind": entry.kind.value,
+                    "name": entry.name,
+                    "rule": entry.rule,
+                    "reason": entry.reason,
+                    "frees": entry.frees,
+                    "used_at": entry.used_at,
+                }
+                for entry in self.entries
+            ],
+        }
+
+
+_EVICTED = {EntryKind.TRASH: "trash entry"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ForgetEnvironment(_Action):
     noun, verb = Noun.ENVIRONMENT, "forget"
 
@@ -322,6 +372,7 @@ Action = (
     | TrashVolumes
     | KillStray
     | SweepStaging
+    | EvictEntries
     | ForgetEnvironment
 )
 

@@ -1,6 +1,7 @@
 """Frozen dataclasses to JSON values and back, by their type hints.
 
-Covers exactly what the model uses: dataclasses, unions of dataclasses that have a `tag`, enums, tuples, mappings, optionals, address types and scalars.
+Covers exactly what the model uses: dataclasses, unions of dataclasses that have a `tag`, named tuples, enums, tuples, mappings,
+optionals, address types and scalars.
 Strict on the way in: an unknown or missing field is a ValueError, since what is read was written by us. Pure.
 """
 
@@ -32,6 +33,8 @@ def to_json(value: object) -> Any:
         return str(value)
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: to_json(item) for name, item in value._asdict().items()}
     if isinstance(value, (tuple, list)):
         return [to_json(item) for item in value]
     if isinstance(value, (set, frozenset)):
@@ -51,7 +54,9 @@ def from_json(kind: type[T], data: Any) -> T:
 def _hints(kind: type) -> dict[str, Any]:
     """Field → its type."""
     hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    fields: tuple[str, ...] | None = getattr(kind, "_fields", None)
+    names = fields or [field.name for field in dataclasses.fields(kind)]
+    return {name: hints[name] for name in names}
 
 
 def _build(kind: Any, data: Any, where: str) -> Any:
@@ -66,7 +71,7 @@ def _build(kind: Any, data: Any, where: str) -> Any:
     if origin is not None and issubclass(origin, Mapping):
         value = get_args(kind)[1]
         return {key: _build(value, item, f"{where}.{key}") for key, item in _expect(dict, data, where).items()}
-    if dataclasses.is_dataclass(kind):
+    if dataclasses.is_dataclass(kind) or (isinstance(kind, type) and hasattr(kind, "_field_defaults")):
         hints = _hints(kind)  # type: ignore[arg-type]  # is_dataclass narrows to an instance too
         given = dict(_expect(dict, data, where))
         tag = getattr(kind, TAG, None)

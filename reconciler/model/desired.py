@@ -8,6 +8,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from reconciler.model.artifacts import Image, Kernel
+from reconciler.model.retention import CachePolicy
 
 DOMAIN = "vm"
 """Below it every VM has a name: `web.demo.vm`."""
@@ -257,3 +258,5 @@ class DesiredState:
     images: Mapping[str, Image] = field(default_factory=dict)
     vms: Mapping[str, Vm] = field(default_factory=dict)
     controller: Controller = field(default_factory=Controller)
+    cache: CachePolicy | None = None
+    """None: nothing is ever pruned by itself."""

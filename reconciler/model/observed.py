@@ -14,6 +14,7 @@ from ipaddress import IPv4Address
 from reconciler.model.changes import Facts
 from reconciler.model.desired import NO_NETWORK, USER_NETWORK, Network, Vm
 from reconciler.model.observed_links import ObservedBridge, ObservedRules, ObservedTap
+from reconciler.model.retention import ObservedCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,3 +133,5 @@ class ObservedState:
     strays: tuple[Stray, ...] = ()
     corpses: tuple[str, ...] = ()
     """Staging folders whose makers are gone."""
+    cache: ObservedCache | Unknown | None = None
+    """None: nobody looked, since no policy asks."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.model.actions import Action, StartVm, StopVm, TrashVm
+from reconciler.model.actions import Action, EvictEntries, StartVm, StopVm, TrashVm
 from reconciler.model.changes import ChangeClass
 from reconciler.model.ids import identity
 from reconciler.model.nouns import API_VERSION
@@ -25,11 +25,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A difference that the plan does not touch, with its reason and what would let it go."""
+    """A difference that the plan does not touch, with its reason and what would let it go.
+
+    `advisory` means that it is no difference from the file, but something that one should know: a cache that is full.
+    """
 
     object: str
     reason: str
     release: str
+    advisory: bool = False
 
     def __str__(self) -> str:
         return f"{self.object}: {self.reason}; {self.release}"
@@ -50,12 +54,19 @@ class Plan:
         return not self.steps and not self.held
 
     @property
+    def differs(self) -> bool:
+        """Whether file and host do not agree; a plan that differs in nothing may still have something to tell."""
+        return bool(self.steps) or any(not held.advisory for held in self.held)
+
+    @property
     def disruptive(self) -> tuple[Step, ...]:
         """The steps that stop something which runs, or take something away."""
         return tuple(
             step
             for step in self.steps
-            if step.action.change_class.disruptive or isinstance(step.action, (StopVm, TrashVm))
+            if step.action.change_class.disruptive
+            or isinstance(step.action, (StopVm, TrashVm))
+            or (isinstance(step.action, EvictEntries) and step.action.loses)
         )
 
     @property
@@ -94,5 +105,8 @@ class Plan:
         return {
             "environment": self.environment,
             "steps": [{**step.action.to_json(), "needs": list(step.needs)} for step in self.steps],
-            "held": [{"object": h.object, "reason": h.reason, "release": h.release} for h in self.held],
+            "held": [
+                {"object": h.object, "reason": h.reason, "release": h.release, "advisory": h.advisory}
+                for h in self.held
+            ],
         }

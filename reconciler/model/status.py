@@ -36,6 +36,8 @@ class ConditionType(StrEnum):
     """The last thing that was tried on it failed."""
     HELD = "Held"
     """A difference is left as it is until somebody decides."""
+    CACHE_PRESSURE = "CachePressure"
+    """The cache is above its limit, and nothing of it may go."""
     CONTENDED = "Contended"
     """Somebody undoes what is repaired, so repairs have stopped."""
 

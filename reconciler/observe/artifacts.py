@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from reconciler.lib.atomic import STAGING, corpses
+from reconciler.lib.atomic import corpses, staging_bases
 from reconciler.lib.paths import Paths
 from reconciler.model.observed import Unknown
 
@@ -20,14 +20,8 @@ def observe_kernels(paths: Paths) -> frozenset[str] | Unknown:
 
 def observe_corpses(paths: Paths) -> tuple[str, ...]:
     """Staging folders of killed makers, in every place where something is staged: at most four folders deep."""
-    found = []
-    for root in (paths.state, paths.cache):
-        for depth in range(5):
-            for base in sorted(root.glob("*/" * depth + STAGING)):
-                # What is staged inside a staging folder goes with it.
-                if STAGING not in base.relative_to(root).parts[:-1]:
-                    found += corpses(base.parent)
-    return tuple(map(str, found))
+    bases = [base for root in (paths.state, paths.cache) for base in staging_bases(root)]
+    return tuple(str(folder) for base in bases for folder in corpses(base.parent))
 
 
 def _published(folder: Path, manifest: Callable[[str], Path]) -> frozenset[str] | Unknown:

@@ -91,6 +91,7 @@ def environment_status(
             for name in (*desired.vms, *sorted(set(vms) - set(desired.vms)))
         ),
         *_volumes(desired, observed),
+        *_cache(desired, observed, failures),
     ]
 
 
@@ -100,6 +101,34 @@ def network_statuses(
     """The networks alone."""
     desired = desired or DesiredState(environment=observed.environment)
     return [_network(name, desired, observed, failures) for name in sorted({*desired.networks, *observed.networks})]
+
+
+def _cache(desired: DesiredState, observed: ObservedState, failures: Mapping[str, str]) -> list[ObjectStatus]:
+    """The cache, where a policy looks after it."""
+    seen, name = observed.cache, Noun.CACHE.value
+    if desired.cache is None or seen is None:
+        return []
+    if isinstance(seen, Unknown):
+        return [_unknown(Noun.CACHE, name, desired.environment, seen)]
+    failure = failures.get(f"{Noun.CACHE}/{name}")
+    reason = "Kept" if failure is None else "EvictionFailed"
+    condition = Condition(type=ConditionType.READY, status=failure is None, reason=reason, message=failure or "")
+    return [
+        ObjectStatus(
+            kind=Noun.CACHE,
+            name=name,
+            environment=desired.environment,
+            state=State.PRESENT if failure is None else State.FAILED,
+            ready=failure is None,
+            conditions=(condition,),
+            details={
+                "used": seen.used,
+                "limit": desired.cache.limits.most(seen.used, seen.free, seen.total),
+                "free": seen.free,
+                "entries": len(seen.entries),
+            },
+        )
+    ]
 
 
 def _missing(kind: Noun, name: str, environment: str, failures: Mapping[str, str]) -> ObjectStatus:

@@ -10,7 +10,7 @@ from reconciler.model.addressing import allocate
 from reconciler.model.desired import DesiredState
 from reconciler.model.observed import ObservedState, ObservedVm, Unknown
 from reconciler.model.plan import Plan
-from reconciler.plan.cache import plan_leftovers
+from reconciler.plan.cache import plan_evictions, plan_leftovers
 from reconciler.plan.dependencies import blocked, waits
 from reconciler.plan.guard import Verdict, weigh
 from reconciler.plan.images import plan_images
@@ -60,6 +60,7 @@ def plan(desired: DesiredState, observed: ObservedState, options: PlanOptions | 
     world = replace(world, withheld=verdict.withheld)
     kernels, held_kernels = plan_kernels(desired, observed)
     images, held_images = plan_images(desired, observed)
+    evictions, held_cache = plan_evictions(desired, observed)
     decisions = _decide(desired, world)
     in_use: dict[str, str] = {}
     for name, decision in decisions.items():
@@ -72,6 +73,7 @@ def plan(desired: DesiredState, observed: ObservedState, options: PlanOptions | 
     vm_held = [held for decision in decisions.values() for held in decision.held]
     actions = [
         *plan_leftovers(observed),
+        *evictions,
         *kernels,
         *images,
         *networks,
@@ -81,7 +83,7 @@ def plan(desired: DesiredState, observed: ObservedState, options: PlanOptions | 
         *vm_actions,
         *waits(decisions, observed.vms),
     ]
-    held = (*held_kernels, *held_images, *held_networks, *held_rules, *vm_held)
+    held = (*held_kernels, *held_images, *held_networks, *held_rules, *vm_held, *held_cache)
     return Plan(environment=desired.environment, steps=order(actions, observed), held=held, approval=verdict.approval)
 
 

@@ -48,6 +48,14 @@ _SECTIONS = (
     ("", "volume", "vms.NAME.volumes.NAME"),
     ("", "ready", "vms.NAME.ready"),
     ("", "workspace", "vms.NAME.workspace"),
+    ("", "cache", "cache"),
+    ("", "cacheLimits", "cache.limits"),
+    ("", "cacheWatermarks", "cache.watermarks"),
+    ("", "cacheSafety", "cache.safety"),
+    ("", "cacheRule", "cache.rules[]"),
+    ("", "cacheRule.match", "cache.rules[].match"),
+    ("", "cacheRule.keep", "cache.rules[].keep"),
+    ("", "cacheRule.expire", "cache.rules[].expire"),
     ("", "controller", "controller"),
 )
 
@@ -58,7 +66,10 @@ def render(*, depth: int, weight: int) -> str:
     parts = [_INTRODUCTION.format(description=root["description"], depth=depth, weight=weight)]
     parts.append("## Top level\n\n" + "\n".join(_table(expand({k: v for k, v in root.items() if k != "$defs"}))) + "\n")
     for key, definition, title in _SECTIONS:
-        described = expand(root["$defs"][definition])
+        first, *below = definition.split(".")
+        described = expand(root["$defs"][first])
+        for part in below:
+            described = described["properties"][part]
         section = root["properties"][key] if key else {}
         text = [f"## {title}", "", described["description"], ""]
         if names := section.get("propertyNames"):

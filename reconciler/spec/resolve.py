@@ -9,6 +9,7 @@ from __future__ import annotations
 from reconciler.model.desired import NO_NETWORK, USER_NETWORK, Controller, DesiredState
 from reconciler.spec import published
 from reconciler.spec.artifacts import resolve_images, resolve_kernels
+from reconciler.spec.cache import resolve_cache
 from reconciler.spec.defaults import look_up, names_of
 from reconciler.spec.networks import resolve_networks
 from reconciler.spec.tree import Document
@@ -32,6 +33,7 @@ def resolve(document: Document) -> DesiredState | None:
     )
     name = look_up(document, ("name",))
     controller = _controller(document)
+    cache = resolve_cache(document)
     if document.problems or not name.usable or controller is None:
         return None
     return DesiredState(
@@ -41,6 +43,7 @@ def resolve(document: Document) -> DesiredState | None:
         images=images,
         vms=vms,
         controller=controller,
+        cache=cache,
     )
 
 

@@ -62,6 +62,14 @@ _MIGRATIONS = (
         PRIMARY KEY (environment, object, type)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    -- What the cache is to keep whatever its policy says, by kind and name of the entry.
+    CREATE TABLE pins (
+        kind TEXT NOT NULL, name TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (kind, name)
+    ) STRICT, WITHOUT ROWID;
+    -- How many entries of a kind went when; less than none for those that were to go and stayed.
+    CREATE TABLE evictions (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, at REAL NOT NULL, count INTEGER NOT NULL) STRICT;
+    """,
 )
 _KEPT_INTENTS = 10_000
 

@@ -7,7 +7,8 @@ recorded together with its intent in one transaction, through `Journal.intend`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address
@@ -74,6 +75,12 @@ class Inventory:
     def install(self) -> str:
         """The random id of this state directory: 12 hex digits, stamped on everything that is made."""
         return str(self._db.rows("SELECT value FROM meta WHERE key = 'install'")[0]["value"])
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """For as long as the block lasts, nobody writes anything, in whatever process."""
+        with self._db.transaction():
+            yield
 
     def environment(self, name: str) -> EnvironmentRow | None:
         rows = self._db.rows("SELECT * FROM environments WHERE name = ?", name)

@@ -34,6 +34,7 @@ _REASONS: Mapping[str, str] = {
     "TrashVolumes": "Trashed",
     "KillStray": "Killed",
     "SweepStaging": "Swept",
+    "EvictEntries": "Evicted",
     "ForgetEnvironment": "Forgotten",
 }
 """What an event says of an action that is done."""

@@ -26,6 +26,7 @@ from reconciler.api.service import (
 from reconciler.lib.errors import BangerError, ErrorClass, NotReadyError
 from reconciler.model.outcome import Outcome, Result
 from reconciler.model.plan import Plan, Step
+from reconciler.model.retention import CachePolicy, EntryKind, Limits, Rule
 from reconciler.model.status import Condition, ConditionType, State
 from tests.api.conftest import Recorder
 from tests.fakes import service as fake
@@ -302,3 +303,18 @@ def test_reachable_while_it_is_served(server: Server, path: Path) -> None:
     assert reachable(path)
     server.stop()
     assert not reachable(path)
+
+
+def test_the_cache_and_its_pruning(service: FakeService, remote: RemoteService) -> None:
+    policy = CachePolicy(limits=Limits(max_used=5), rules=(Rule(kind=EntryKind.IMAGE, newest=2, unused_for=60.0),))
+    wanted = dataclasses.replace(fake.desired(), cache=policy)
+    assert remote.cache(None) == service.the_cache and remote.cache(wanted) == service.the_cache
+    service.the_plan = Plan(environment="demo", steps=(Step(fake.eviction()),))
+    shown: list[Plan] = []
+    options = ApplyOptions(operation="op-9")
+    result = remote.prune_cache(wanted, options, Recorder(), lambda plan: not shown.append(plan))
+    assert result.plan == service.the_plan and len(result.outcomes) == 1 and shown == [service.the_plan]
+    assert service.calls[-1] == ("prune_cache", "demo", options)
+    assert not remote.prune_cache(wanted, options, Recorder(), lambda plan: False).approved
+    assert remote.clear_blobs(True) == service.the_cleared
+    assert service.calls[-1] == ("clear_blobs", True)

@@ -102,3 +102,10 @@ def test_a_status_says_since_when(control: ControlState) -> None:
     assert condition.since == 10.0
     assert condition.to_json()["lastTransition"] == "1970-01-01T00:00:10Z"
     assert shown.message == "r; s"
+
+
+def test_a_full_cache_is_a_condition_of_its_own() -> None:
+    full = Held(object="cache/cache", reason="it is full", release="make room", advisory=True)
+    assert told(Plan(environment="demo", held=(full,))) == {
+        "cache/cache": [("CachePressure", "Full", "it is full; make room")]
+    }

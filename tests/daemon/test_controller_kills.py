@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.daemon.engine import Engine
-from reconciler.execute import trash
+from reconciler.drivers.cache.trash import entries
 from reconciler.lib import cancel
 from reconciler.lib.atomic import STAGING
 from reconciler.model.desired import RunState
@@ -146,8 +146,8 @@ def check_files(host: LastingHost, rows: dict[str, VmRow]) -> None:
     for name in rows:
         place = host.paths.vm("env", name)
         assert all(path.read_text() for path in (place.overlay, place.host_key, place.known_hosts))
-    entries = trash.entries(host.paths)
-    assert names(host.paths.trash) == {name for name, _ in entries}, "half an entry"
+    found = entries(host.paths)
+    assert names(host.paths.trash) == {name for name, _ in found}, "half an entry"
     texts = [path.read_text() for path in host.paths.state.rglob("*.ext4")]
     assert host.backend.disks <= set(texts), "data is lost"
     assert len(set(texts)) == len(texts), "data is at two places"
@@ -159,11 +159,11 @@ def check_end(host: LastingHost, scenario: Scenario, pids: dict[str, int]) -> No
     now = running(host)
     assert now.keys() == scenario.running
     assert {name: now[name] for name in scenario.untouched} == {name: pids[name] for name in scenario.untouched}
-    entries = trash.entries(host.paths)
+    found = entries(host.paths)
     assert not any(restoring(host, row) for row in inventory(host).values())
     # In between there may be one: a trashing that was killed before it moved anything, or a restoration after.
-    assert all((host.paths.trash_entry(name) / "vm" / "overlay.ext4").exists() for name, _ in entries), "an empty entry"
-    trashed = sorted(manifest.name for _, manifest in entries)
+    assert all((host.paths.trash_entry(name) / "vm" / "overlay.ext4").exists() for name, _ in found), "an empty entry"
+    trashed = sorted(manifest.name for _, manifest in found)
     assert (sorted(set(trashed)) if scenario.often else trashed) == sorted(scenario.trashed)
     assert scenario.end(host, inventory(host))
 

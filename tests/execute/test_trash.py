@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.drivers.cache.trash import entries
 from reconciler.execute import trash, vms
 from reconciler.execute.dispatch import perform, record
 from reconciler.execute.tools import Tools
@@ -100,7 +101,7 @@ def test_a_trashing_that_was_killed_is_finished_by_the_next(template: Path) -> N
         with open_tools(home) as tools:
             do(TRASH, tools)
             assert tools.inventory.vms() == []
-            ((name, manifest),) = trash.entries(tools.paths)
+            ((name, manifest),) = entries(tools.paths)
             assert (manifest.vm, manifest.address) == (DEV, IPv4Address("172.30.7.2"))
             entry = tools.paths.trash_entry(name)
             assert (entry / "vm" / "overlay.ext4").read_text() == "disk"
@@ -115,12 +116,12 @@ def test_a_restoration_that_was_killed_is_finished_by_the_next(trashed: Path) ->
     for home in homes:
         assert contents(home) == ["data", "disk"], "lost at once"
         with open_tools(home) as tools:
-            if trash.entries(tools.paths):
+            if entries(tools.paths):
                 do(action, tools)
             assert [row.spec for row in tools.inventory.vms()] == [DEV]
             assert tools.paths.vm("env", "dev").overlay.read_text() == "disk"
             assert tools.paths.volume("env", "dev", "data").read_text() == "data"
-            assert trash.entries(tools.paths) == [] and not list(tools.paths.trash.glob("env.*"))
+            assert entries(tools.paths) == [] and not list(tools.paths.trash.glob("env.*"))
 
 
 def test_a_vm_that_is_made_after_a_killed_trashing_is_another_one(template: Path) -> None:
@@ -135,7 +136,7 @@ def test_a_vm_that_is_made_after_a_killed_trashing_is_another_one(template: Path
                 vms.record_creation(create, tools)
             make_vm(tools, "second disk")
             do(recreate, tools)
-            assert len(trash.entries(tools.paths)) == 2
+            assert len(entries(tools.paths)) == 2
             assert contents(home) == ["data", "disk", "second disk"]
 
 
@@ -153,7 +154,7 @@ def test_trashing_twice_is_trashing_once(tools: Tools) -> None:
     make_vm(tools)
     do(TRASH, tools)
     do(TRASH, tools)
-    assert len(trash.entries(tools.paths)) == 1
+    assert len(entries(tools.paths)) == 1
 
 
 def test_volumes_stay_when_their_vm_goes(tools: Tools) -> None:
@@ -163,13 +164,13 @@ def test_volumes_stay_when_their_vm_goes(tools: Tools) -> None:
     do(TrashVolumes(name="dev", reason="test"), tools)
     do(TrashVolumes(name="dev", reason="test"), tools)
     assert not tools.paths.volume("env", "dev", "data").exists()
-    assert sorted(manifest.vm is None for _, manifest in trash.entries(tools.paths)) == [False, True]
+    assert sorted(manifest.vm is None for _, manifest in entries(tools.paths)) == [False, True]
 
 
 def test_volumes_alone_are_no_vm_to_restore(tools: Tools) -> None:
     make_vm(tools)
     do(TrashVolumes(name="dev", reason="test"), tools)
-    ((name, _),) = trash.entries(tools.paths)
+    ((name, _),) = entries(tools.paths)
     with pytest.raises(UsageError, match="holds volumes only"):
         do(RestoreVm(name="dev", reason="test", entry=name), tools)
 
@@ -181,7 +182,7 @@ def test_a_refused_restoration_records_nothing(tools: Tools) -> None:
     with pytest.raises(BangerError, match="the trash entry holds others"):
         do(RestoreVm(name="dev", reason="test", entry="env.dev.0123456789ab"), tools)
     assert tools.inventory.vms() == []
-    assert len(trash.entries(tools.paths)) == 1
+    assert len(entries(tools.paths)) == 1
 
 
 def test_an_entry_that_cannot_be_read_is_left_alone(tools: Tools) -> None:
@@ -190,6 +191,6 @@ def test_an_entry_that_cannot_be_read_is_left_alone(tools: Tools) -> None:
         folder.mkdir(parents=True)
         (folder / "entry.json").write_text(text)
     tools.paths.trash_entry("env.d.4").mkdir()
-    assert trash.entries(tools.paths) == []
+    assert entries(tools.paths) == []
     with pytest.raises(UsageError, match="there is no trash entry"):
         trash.read_entry("env.a.1", tools.paths)

@@ -11,6 +11,8 @@ from reconciler.api.service import (
     ApplyOptions,
     ApplyResult,
     Approve,
+    CacheView,
+    Cleared,
     Reporter,
     ServiceInfo,
     Source,
@@ -21,13 +23,14 @@ from reconciler.api.service import (
     WaitFor,
 )
 from reconciler.lib.errors import UsageError
-from reconciler.model.actions import BuildImage, CreateVm, StartVm, StopVm, TrashVm
+from reconciler.model.actions import BuildImage, CreateVm, EvictEntries, StartVm, StopVm, TrashVm
 from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
 from reconciler.model.desired import DesiredState, Vm
 from reconciler.model.events import Event
 from reconciler.model.nouns import Noun
 from reconciler.model.outcome import Outcome, Result
 from reconciler.model.plan import Held, Plan, Step
+from reconciler.model.retention import Entry, EntryKind, Eviction, SharedFile, Verdict
 from reconciler.model.status import Condition, ConditionType, ObjectStatus, State
 
 IMAGE = Image(name="base", source=DebianImage(suite="bookworm", packages=("git",)), kernel="debian")
@@ -95,6 +98,13 @@ def removal(environment: str = "demo") -> Plan:
     return Plan(environment=environment, steps=(Step(trash),))
 
 
+def eviction(kind: EntryKind = EntryKind.IMAGE) -> EvictEntries:
+    entry = Eviction(
+        kind=kind, name="0123", rule="cache.rules[0]", reason="not used for 60d", frees=1 << 20, used_at=1.5
+    )
+    return EvictEntries(name="cache", reason="cache.rules[0]: not used for 60d", entries=(entry,))
+
+
 def held(environment: str = "demo") -> Plan:
     return Plan(
         environment=environment,
@@ -114,6 +124,35 @@ def event(id: int, message: str = "start vm dev", environment: str = "demo", **m
     return Event(id=id, environment=environment, message=message, **given)
 
 
+CACHE = CacheView(
+    folder=Path("/nonexistent/cache"),
+    verdicts=(
+        Verdict(
+            Entry(EntryKind.IMAGE, IMAGE.id, 300 << 20, 1000.0, 2000.0), False, "needed", "environment demo has it"
+        ),
+        Verdict(
+            Entry(EntryKind.BLOB, "ab" * 32, 0, 1000.0, 1000.0, (SharedFile("1:2", 5 << 20, 2, 1),)),
+            True,
+            "cache.rules[0]",
+            "not used for 30d",
+            5 << 20,
+        ),
+        Verdict(
+            Entry(EntryKind.TRASH, "demo.old.0123", 4 << 20, 900.0, 900.0, environment="demo", protected=True),
+            True,
+            "cache.rules[1]",
+            "not used for 7d",
+            4 << 20,
+        ),
+    ),
+    used=305 << 20,
+    free=10 << 30,
+    total=100 << 30,
+    limit=40 << 30,
+    policy=True,
+)
+
+CLEARED = Cleared(folder=Path("/nonexistent/oci"), blobs=47, size=1288490189)
 INFO = ServiceInfo(version="0", pid=1, state=Path("/nonexistent/state"), controller=False, since=1000.0)
 
 
@@ -138,6 +177,8 @@ class FakeService:
     the_info: ServiceInfo = INFO
     ssh_file: Path = Path("/nonexistent/state/ssh/config")
     ssh_text: str = "Host dev.demo.vm\n"
+    the_cache: CacheView = CACHE
+    the_cleared: Cleared = CLEARED
 
     def _called(self, *call: Any) -> None:
         self.calls.append(call)
@@ -217,6 +258,20 @@ class FakeService:
     ) -> VmRef:
         self._called("restore", name, environment, entry, options)
         return VmRef(environment=environment or "demo", name=name)
+
+    def cache(self, desired: DesiredState | None) -> CacheView:
+        self._called("cache", None if desired is None else desired.environment)
+        return self.the_cache
+
+    def prune_cache(
+        self, desired: DesiredState, options: ApplyOptions, reporter: Reporter, approve: Approve
+    ) -> ApplyResult:
+        self._called("prune_cache", desired.environment, options)
+        return self._converge(reporter, approve)
+
+    def clear_blobs(self, dry_run: bool) -> Cleared:
+        self._called("clear_blobs", dry_run)
+        return self.the_cleared
 
     def ssh_argv(self, ref: VmRef, command: Sequence[str] | None, tty: bool | None) -> list[str]:
         self._called("ssh_argv", str(ref), None if command is None else list(command), tty)

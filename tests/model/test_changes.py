@@ -24,6 +24,7 @@ from reconciler.model.desired import Egress, Protocol, Publication, Volume, Work
 from reconciler.model.ids import identity, mac_address
 from reconciler.model.outcome import Result
 from reconciler.model.plan import Held, Plan, Step
+from reconciler.model.retention import EntryKind, Eviction
 from reconciler.model.rules import build_rules
 from reconciler.model.status import Condition, ConditionType
 from tests.fakes.host import KERNEL, image, network, vm
@@ -197,6 +198,15 @@ SAMPLES: dict[type, a.Action] = {
         a.TrashVolumes(name="dev", reason="r"),
         a.KillStray(name="0123", reason="r", pid=7),
         a.SweepStaging(name="/cache/x", reason="r"),
+        a.EvictEntries(
+            name="cache",
+            reason="r",
+            entries=(
+                Eviction(
+                    kind=EntryKind.TRASH, name="env.dev.1", rule="cache.rules[0]", reason="old", frees=4096, used_at=1.5
+                ),
+            ),
+        ),
         a.ForgetEnvironment(name="env", reason="r"),
     )
 }

@@ -72,4 +72,4 @@ def plan(
             put(document(found.to_json(), output))
     if out is not None and not quiet:
         say(f"saved to {out}")
-    finish(DIFFERENCES if exit_code and not found.empty else 0)
+    finish(DIFFERENCES if exit_code and found.differs else 0)

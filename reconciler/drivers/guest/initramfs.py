@@ -15,6 +15,7 @@ from pathlib import Path
 from reconciler.drivers.guest import cpio
 from reconciler.lib import atomic
 from reconciler.lib.errors import BangerError, ErrorClass
+from reconciler.lib.inuse import in_use
 from reconciler.lib.paths import KernelPaths
 from reconciler.lib.run import which
 
@@ -43,8 +44,11 @@ def ensure(kernel: KernelPaths, folder: Path, *, busybox: Path | None = None) ->
     program = _static_busybox(busybox)
     data = _build(program, _init(), _early_modules(kernel))
     path = folder / f"{hashlib.sha256(data).hexdigest()[:16]}.cpio"
-    if path.exists():
-        return path
+    try:
+        with in_use(path):
+            return path
+    except OSError:
+        pass  # it is made, or the error is told where that fails
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic.staging(folder) as stage:

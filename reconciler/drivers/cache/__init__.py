@@ -1,0 +1,1 @@
+"""The cache and the trash: what lies in them, and how entries go."""

@@ -1,0 +1,146 @@
+"""How entries go: looked at again under the lock of whoever uses them, renamed aside, removed.
+
+Their tombstone is the intent in the journal, which is stored before anything is done. A folder is moved into a staging
+folder, from where it is removed when all locks are given back: killed at any time, what is left is a corpse that the
+next pass sweeps (`lib.atomic`). A file goes with its name in one step (unlink(2)), so that nothing is left of it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reconciler.lib.atomic import move, staging
+from reconciler.lib.errors import BangerError
+from reconciler.lib.inuse import last_use, unused
+from reconciler.lib.once import remove_tree
+
+_BATCH = 2000
+"""Files that go under one look at what is needed: a few milliseconds, during which nobody can begin to use another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A name in a folder, and when it was seen to have been used last."""
+
+    name: str
+    used_at: float
+
+
+@dataclass(slots=True)
+class Gone:
+    """What became of candidates. `spared` says of each that stayed why; `freed` is in allocated bytes."""
+
+    names: list[str] = field(default_factory=list)
+    spared: dict[str, str] = field(default_factory=dict)
+    freed: int = 0
+
+
+Needed = Callable[[], AbstractContextManager[Callable[[str], str | None]]]
+"""For as long as its block lasts, nothing else becomes needed; tells of a name what needs it, or None."""
+
+
+def evict(folder: Path, candidates: Iterable[Candidate], needed: Needed, *, files: bool) -> Gone:
+    """Removes those entries of a folder that nothing needs, that nobody uses, and that were not used since they were seen.
+
+    Parameters
+    ----------
+    files: the entries are files, which share one lock, that on their folder: it is held by whoever adds to them.
+
+    Raises BangerError if something cannot be removed; what had gone before is gone.
+    """
+    gone = Gone()
+    waiting = list(candidates)
+    while waiting:
+        batch, waiting = waiting[:_BATCH], waiting[_BATCH:]
+        try:
+            if files:
+                _unlink(folder, batch, needed, gone)
+            else:
+                for candidate in batch:
+                    _set_aside(folder, candidate, needed, gone)
+        except OSError as problem:
+            raise BangerError(
+                f"cannot remove from {folder}: {problem.strerror}", hint=f"ls -ld {folder}; findmnt -T {folder}"
+            ) from problem
+    return gone
+
+
+def empty(folder: Path, staged: Path) -> bool:
+    """Renames a folder aside in one step, puts an empty one in its place, and removes what was renamed.
+
+    Parameters
+    ----------
+    staged: a folder of the same file system, below which the old one is removed.
+
+    Returns False, with nothing done, while somebody works with the folder. Raises OSError, or BangerError if something
+    stays.
+    """
+    with staging(staged) as aside:
+        old = aside / "old"
+        with unused(folder) as free:
+            if not free:
+                return False
+            mode = stat.S_IMODE(folder.stat().st_mode)
+            move(folder, old)
+            # Made in place, not renamed to it: who works there from now on may have made it by itself, and holds it.
+            folder.mkdir(exist_ok=True)
+            folder.chmod(mode)
+        remove_tree(old)
+    return True
+
+
+def _unlink(folder: Path, batch: Sequence[Candidate], needed: Needed, gone: Gone) -> None:
+    with needed() as why, unused(folder) as free:
+        if not free:
+            gone.spared.update((candidate.name, "somebody works with its folder") for candidate in batch)
+            return
+        with _opened(folder) as parent:
+            for candidate in batch:
+                name = candidate.name
+                if (reason := why(name)) is not None:
+                    gone.spared[name] = reason
+                    continue
+                try:
+                    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                    if last_use(status) > candidate.used_at:
+                        gone.spared[name] = "it was used meanwhile"
+                        continue
+                    os.unlink(name, dir_fd=parent)
+                except FileNotFoundError:
+                    continue
+                gone.names.append(name)
+                if status.st_nlink == 1:
+                    gone.freed += status.st_blocks * 512
+
+
+def _set_aside(folder: Path, candidate: Candidate, needed: Needed, gone: Gone) -> None:
+    entry = folder / candidate.name
+    with staging(folder) as aside:
+        with needed() as why, unused(entry) as free:
+            if (reason := why(candidate.name)) is not None:
+                gone.spared[candidate.name] = reason
+                return
+            if not free:
+                if entry.exists():
+                    gone.spared[candidate.name] = "somebody works with it"
+                return
+            if last_use(entry.stat()) > candidate.used_at:
+                gone.spared[candidate.name] = "it was used meanwhile"
+                return
+            move(entry, aside / "entry")
+        gone.names.append(candidate.name)
+        remove_tree(aside / "entry")
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield opened
+    finally:
+        os.close(opened)
