@@ -66,7 +66,7 @@ install: packages
 	@$(MAKE) --silent --no-print-directory $(VENV)/.installed
 
 .PHONY: install-dev
-install-dev: PACKAGES += cpio iproute2 nano shellcheck vim
+install-dev: PACKAGES += cpio iproute2 nano qemu-utils shellcheck vim
 install-dev: packages
 	@$(MAKE) --silent --no-print-directory $(VENV)/.installed-dev
 

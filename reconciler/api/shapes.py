@@ -12,7 +12,19 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
+from reconciler.model.artifacts import (
+    AptSource,
+    Blob,
+    BuiltImage,
+    CopyStep,
+    DebianImage,
+    DebianKernel,
+    Image,
+    ImageKernel,
+    Kernel,
+    UrlImage,
+    UrlKernel,
+)
 from reconciler.model.codec import TAG
 from reconciler.model.desired import (
     Controller,
@@ -38,6 +50,9 @@ TEXT: Schema = {"type": "string", "pattern": "^[^\\x00]*$"}
 _SUITE: Schema = {"type": "string", "pattern": f"^[a-z][a-z0-9-]{{0,39}}{END}"}
 _PACKAGE: Schema = {"type": "string", "pattern": f"^[a-z0-9][a-z0-9+.-]{{1,99}}{END}"}
 _IDENTITY: Schema = {"type": "string", "pattern": f"^[0-9a-f]{{8,64}}{END}"}
+_SHA256: Schema = {"type": "string", "pattern": f"^[0-9a-f]{{64}}{END}"}
+# No character that ends a word, neither here nor in a header of HTTP.
+_URL: Schema = {"type": "string", "pattern": f"^(https?://[!-~]{{1,2000}}|file:///[^\\x00-\\x1f\\x7f]{{1,12000}}){END}"}
 _SIZE: Schema = {"type": "integer", "minimum": 1, "maximum": 1 << 60}
 _DURATION: Schema = {"type": "number", "exclusiveMinimum": 0, "maximum": 1e9}
 _BYTES: Schema = {"type": "integer", "minimum": 0, "maximum": 1 << 60}
@@ -51,10 +66,27 @@ _FIELDS: Mapping[tuple[type, str], Schema] = {
     (Kernel, "name"): NAME,
     (DebianKernel, "suite"): _SUITE,
     (DebianKernel, "package"): _PACKAGE,
+    (Blob, "url"): _URL,
+    (Blob, "sha256"): _SHA256,
+    (UrlKernel, "url"): _URL,
+    (UrlKernel, "sha256"): _SHA256,
+    (ImageKernel, "image"): _IDENTITY,
+    (UrlImage, "url"): _URL,
+    (UrlImage, "sha256"): _SHA256,
     (Image, "name"): NAME,
     (Image, "kernel"): NAME,
     (DebianImage, "suite"): _SUITE,
     (DebianImage, "packages"): {"type": "array", "items": _PACKAGE},
+    (DebianImage, "mirror"): {"anyOf": [_URL, {"type": "null"}]},
+    (AptSource, "uri"): _URL,
+    (AptSource, "suite"): {"type": "string", "pattern": f"^[A-Za-z0-9][A-Za-z0-9._~+/-]{{0,199}}{END}"},
+    (AptSource, "components"): {
+        "type": "array",
+        "items": {"type": "string", "pattern": f"^[a-z0-9][A-Za-z0-9._+/-]{{0,99}}{END}"},
+    },
+    (BuiltImage, "base"): _IDENTITY,
+    (CopyStep, "to"): {"type": "string", "pattern": f"^/[^\\x00-\\x1f\\x7f]{{1,4000}}{END}"},
+    (CopyStep, "mode"): {"type": "string", "pattern": f"^[0-7]{{3,5}}{END}"},
     (Network, "name"): NAME,
     (Network, "mtu"): {"type": "integer", "minimum": 576, "maximum": 65535},
     (Egress, "to"): {"type": "string", "pattern": f"^[a-z0-9_.:*/-]{{1,255}}{END}"},

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from reconciler.daemon.drivers import real_packer
 from reconciler.drivers.images import build
 from reconciler.drivers.kernels.fetch import fetch
 from reconciler.lib import run
@@ -41,7 +42,7 @@ def remove(of: Any, paths: Paths, progress: Progress) -> None:
 
 
 MAKE: Mapping[str, Make] = {
-    "image": lambda of, paths, progress: build.build(from_json(Image, of), paths, progress),
+    "image": lambda of, paths, progress: build.build(from_json(Image, of), paths, progress, real_packer(paths)),
     "kernel": lambda of, paths, progress: fetch(from_json(Kernel, of), paths, progress),
     "remove": remove,
 }

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from reconciler.drivers.images.packing import Pack
 from reconciler.drivers.vmm import accel
 from reconciler.drivers.vmm.backend import Accelerator
 from reconciler.drivers.vmm.qemu import Qemu
 from reconciler.execute.boots import BootGate
+from reconciler.execute.making import packer
 from reconciler.execute.tools import Tools
 from reconciler.helper.client import HelperClient
 from reconciler.lib.clock import Clock
@@ -51,3 +53,8 @@ def make_tools(environment: str, paths: Paths, inventory: Inventory, journal: Jo
         ports=shared.ports,
         helper=shared.helper,
     )
+
+
+def real_packer(paths: Paths) -> Pack:
+    """What makes images in guests on this host."""
+    return packer(paths, lambda vmlinux: accel.choose(vmlinux, cache=paths.accelerator))

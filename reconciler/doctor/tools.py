@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.doctor.check import Check, Status
-from reconciler.drivers.guest.initramfs import _static_busybox
+from reconciler.drivers.guest.initramfs import static_busybox
 from reconciler.lib import debian
 from reconciler.lib.errors import BangerError
 from reconciler.lib.run import which
@@ -72,7 +72,7 @@ def programs() -> Iterator[Check]:
 def busybox() -> Iterator[Check]:
     """Static, because it runs in an initramfs without libraries."""
     try:
-        _static_busybox(None)
+        static_busybox(None)
     except BangerError as problem:
         yield Check(
             name="busybox", status=Status.FAIL, detail=problem.cause, hint=problem.hint, packages=("busybox-static",)

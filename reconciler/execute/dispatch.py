@@ -13,6 +13,7 @@ from typing import Any
 from reconciler.drivers.images import build
 from reconciler.drivers.kernels import fetch
 from reconciler.execute import cache, networks, readiness, trash, vms, workspaces
+from reconciler.execute.making import packer
 from reconciler.execute.tools import Tools
 from reconciler.lib.progress import Progress
 from reconciler.model import actions as a
@@ -31,7 +32,9 @@ RECORD: Mapping[type, Callable[[Any, Tools], None]] = {
 
 PERFORM: Mapping[type, Callable[[Any, Tools, Progress], None]] = {
     a.FetchKernel: lambda action, tools, progress: fetch.fetch(action.kernel, tools.paths, progress),
-    a.BuildImage: lambda action, tools, progress: build.build(action.image, tools.paths, progress),
+    a.BuildImage: lambda action, tools, progress: build.build(
+        action.image, tools.paths, progress, packer(tools.paths, tools.accelerator)
+    ),
     a.EnsureBridge: networks.ensure_bridge,
     a.EnsureRules: networks.ensure_rules,
     a.DeleteBridge: networks.delete_bridge,

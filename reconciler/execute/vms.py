@@ -152,7 +152,7 @@ def _start(action: StartVm, tools: Tools, progress: Progress) -> Vmm:
             Disk(serial="root", path=image.squashfs, readonly=True),
             Disk(serial="overlay", path=place.overlay, readonly=False),
             Disk(serial="config", path=place.config_disk, readonly=True),
-            Disk(serial="modules", path=kernel.modules, readonly=True),
+            *([Disk(serial="modules", path=kernel.modules, readonly=True)] if kernel.modules.exists() else []),
             *(
                 Disk(
                     serial=guest_config.volume_serial(v.name),

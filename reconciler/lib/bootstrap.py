@@ -88,12 +88,16 @@ class Bootstrap:
     Parameters
     ----------
     hooks: shell commands that run at the end, outside of the new root, which is their `$1`.
+    sources: where the packages come from; by default what the host's own apt has for the suite.
+    more: sources besides.
     """
 
     suite: str
     packages: tuple[str, ...]
     variant: Variant
     hooks: tuple[str, ...] = field(default=())
+    sources: tuple[debian.Source, ...] = field(default=())
+    more: tuple[debian.Source, ...] = field(default=())
 
 
 def bootstrap(
@@ -111,7 +115,7 @@ def bootstrap(
     debian.check_names(wanted.suite, wanted.packages)
     for program, package in (("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux"), ("gpgv", "gpgv")):
         require(program, package)
-    sources = debian.sources(wanted.suite, scratch)
+    sources = (*(wanted.sources or debian.sources(wanted.suite, scratch)), *wanted.more)
     argv = [*sandbox(), *_mmdebstrap(wanted, sources, with_tar=into is not None)]
     lines: list[str] = []
     steps: list[tuple[float, str]] = []

@@ -24,6 +24,8 @@ _FORMAT = "|".join(f"$({field})" for field in _FIELDS)
 _SUFFIXES = ("", "-updates", "-security")
 _SUITE = re.compile(r"[a-z][a-z0-9.-]*")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # Debian policy, section 5.6.7
+# A moment in the past, as snapshot.debian.org and those like it name it.
+_SNAPSHOT = re.compile(r"/[0-9]{8}T[0-9]{6}Z(?:/|$)")
 _OPTION = re.compile(r'(Acquire::\S+) "(.*)";')
 # How to reach a mirror, and what the host's administrator decided about old snapshots; nothing that weakens signatures.
 _FORWARDED = re.compile(
@@ -60,14 +62,24 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One line of sources.list(5)."""
+    """One line of sources.list(5).
+
+    Parameters
+    ----------
+    keyring: the keys that may sign it.
+    """
 
     uri: str
     suite: str
     components: tuple[str, ...]
+    keyring: Path = KEYRING
 
     def __str__(self) -> str:
-        return f"deb [signed-by={KEYRING}] {self.uri} {self.suite} {' '.join(self.components)}"
+        options = f"signed-by={self.keyring}"
+        if _SNAPSHOT.search(self.uri):
+            # It is as old as its name says, and its lists are no longer valid at some point.
+            options += " check-valid-until=no"
+        return f"deb [{options}] {self.uri} {self.suite} {' '.join(self.components)}"
 
 
 def sources(suite: str, scratch: Path | None = None) -> tuple[Source, ...]:

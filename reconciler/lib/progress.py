@@ -17,3 +17,15 @@ class Silent:
 
     def update(self, fraction: float | None, message: str) -> None:
         pass
+
+
+class Share:
+    """A part of a longer work, seen as a whole by who does it."""
+
+    def __init__(self, whole: Progress, share: float, start: float = 0.0) -> None:
+        self._whole = whole
+        self._share = share
+        self._start = start
+
+    def update(self, fraction: float | None, message: str) -> None:
+        self._whole.update(None if fraction is None else self._start + fraction * self._share, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar
 
 from reconciler.model.ids import identity
@@ -11,21 +12,70 @@ from reconciler.model.ids import identity
 IMAGE_RECIPE = 1
 KERNEL_RECIPE = 1
 
+FROM_IMAGE = "from-image"
+"""In place of a kernel's name: the one that the image itself has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """A file from elsewhere: `url` says where it is now (`https`, `http` or `file`), `sha256` which one it is."""
+
+    url: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AptSource:
+    """A further archive of packages (sources.list(5)).
+
+    Parameters
+    ----------
+    key: the text of the key that signs it (`gpg --armor --export`).
+    keyring: a file that has the key. Without either it is signed by Debian's own.
+    """
+
+    uri: str
+    suite: str
+    components: tuple[str, ...]
+    key: str | None = None
+    keyring: Blob | None = None
+
+    @property
+    def inputs(self) -> list[object]:
+        """What of it counts for an identity: where a keyring lies does not."""
+        return [self.uri, self.suite, list(self.components), self.key, self.keyring.sha256 if self.keyring else None]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DebianImage:
-    """A root file system from a Debian suite; `packages` sorted and unique."""
+    """A root file system from a Debian suite; `packages` sorted and unique.
+
+    Parameters
+    ----------
+    mirror: the archive that the suite comes from, instead of the host's.
+    sources: further ones, in their order.
+    run: scripts for its shell, after everything was installed.
+    """
 
     tag: ClassVar[str] = "debian"
     suite: str
     packages: tuple[str, ...] = ()
+    mirror: str | None = None
+    sources: tuple[AptSource, ...] = ()
+    run: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
-        return identity("image", [IMAGE_RECIPE, self.suite, list(self.packages)])
+        more: list[object] = []
+        if self.mirror or self.sources or self.run:
+            more = [self.mirror, [source.inputs for source in self.sources], list(self.run)]
+        return identity("image", [IMAGE_RECIPE, self.suite, list(self.packages), *more])
 
     def __str__(self) -> str:
-        return f"Debian {self.suite}" + (f" with {', '.join(self.packages)}" if self.packages else "")
+        words = f"Debian {self.suite}" + (f" with {', '.join(self.packages)}" if self.packages else "")
+        words += f" from {self.mirror}" if self.mirror else ""
+        words += f" and {len(self.sources)} further source(s)" if self.sources else ""
+        return words + (f", then {len(self.run)} script(s)" if self.run else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +94,122 @@ class DebianKernel:
         return f"{self.package} from Debian {self.suite}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UrlKernel:
+    """An ELF or a bzImage, and an archive of its modules if it has any. Where the bytes lie is no part of its identity."""
+
+    tag: ClassVar[str] = "url"
+    url: str
+    sha256: str
+    modules: Blob | None = None
+
+    @property
+    def id(self) -> str:
+        modules = self.modules.sha256 if self.modules else None
+        return identity("kernel", [KERNEL_RECIPE, "url", self.sha256, modules])
+
+    def __str__(self) -> str:
+        return self.url.removeprefix("file://")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageKernel:
+    """The kernel that an image has in its /boot; `image` is that one's identity."""
+
+    tag: ClassVar[str] = "image"
+    image: str
+
+    @property
+    def id(self) -> str:
+        return identity("kernel", [KERNEL_RECIPE, "image", self.image])
+
+    def __str__(self) -> str:
+        return f"the one inside of image {self.image}"
+
+
+class ImageFormat(StrEnum):
+    """What a file has that becomes an image."""
+
+    AUTO = "auto"
+    """Whatever its first bytes say."""
+    SQUASHFS = "squashfs"
+    RAW = "raw"
+    """A file system, or a disk with partitions."""
+    QCOW2 = "qcow2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UrlImage:
+    """A file that has a root file system. Where it lies is no part of its identity."""
+
+    tag: ClassVar[str] = "url"
+    url: str
+    sha256: str
+    format: ImageFormat = ImageFormat.AUTO
+
+    @property
+    def id(self) -> str:
+        return identity("image", [IMAGE_RECIPE, "url", self.sha256, self.format.value])
+
+    def __str__(self) -> str:
+        return self.url.removeprefix("file://")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStep:
+    """A script for the image's own shell."""
+
+    tag: ClassVar[str] = "run"
+    script: str
+
+    @property
+    def inputs(self) -> list[object]:
+        return [self.tag, self.script]
+
+    def __str__(self) -> str:
+        return f"run {self.script.strip().splitlines()[0][:60]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyStep:
+    """A file for the image: its text, or one from elsewhere. `mode` as chmod(1) has it, in octal."""
+
+    tag: ClassVar[str] = "copy"
+    to: str
+    mode: str = "0644"
+    content: str | None = None
+    blob: Blob | None = None
+
+    @property
+    def inputs(self) -> list[object]:
+        return [self.tag, self.to, self.mode, self.content, self.blob.sha256 if self.blob else None]
+
+    def __str__(self) -> str:
+        return f"copy to {self.to}"
+
+
+BuildStep = RunStep | CopyStep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltImage:
+    """Another image, by its identity, and what is done to it in a guest."""
+
+    tag: ClassVar[str] = "from"
+    base: str
+    steps: tuple[BuildStep, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return identity("image", [IMAGE_RECIPE, "from", self.base, [step.inputs for step in self.steps]])
+
+    def __str__(self) -> str:
+        return f"image {self.base} and {len(self.steps)} step(s)"
+
+
 # Closed unions: each member has the key of the file as its `tag`, an `id`, and says in words what it is.
-ImageSource = DebianImage
-KernelSource = DebianKernel
+ImageSource = DebianImage | UrlImage | BuiltImage
+KernelSource = DebianKernel | UrlKernel | ImageKernel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

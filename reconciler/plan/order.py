@@ -26,6 +26,7 @@ from reconciler.model.actions import (
     TrashVolumes,
     UpdateVm,
 )
+from reconciler.model.artifacts import BuiltImage, ImageKernel
 from reconciler.model.desired import DependsOn
 from reconciler.model.observed import ObservedState, Unknown
 from reconciler.model.plan import Step
@@ -107,8 +108,7 @@ class _Edges:
         if isinstance(action, (CreateVm, UpdateVm, StartVm)) and str(action.address) in self._released:
             # Two guests with one address would both be wrong.
             found.append(self._released[str(action.address)])
-        if self._stands_on_builds(action):
-            found += self._builds_of(mine)
+        found += self._builds_before(action, mine)
         if isinstance(action, StartVm):
             found += self._up_first(action)
             if action.network is not None and action.network.name in self._rules:
@@ -150,7 +150,15 @@ class _Edges:
             case _:
                 return False
 
-    def _builds_of(self, mine: Iterable[Action]) -> list[str]:
+    def _builds_before(self, action: Action, mine: Iterable[Action]) -> list[str]:
+        if isinstance(action, FetchKernel) and isinstance(action.kernel.source, ImageKernel):
+            image = action.kernel.source.image
+            return [self._builds[image]] if image in self._builds else []
+        if isinstance(action, BuildImage) and isinstance(action.image.source, BuiltImage):
+            base = action.image.source.base
+            return [self._builds[base]] if base in self._builds else []
+        if not self._stands_on_builds(action):
+            return []
         specs = [action.vm for action in mine if isinstance(action, (CreateVm, StartVm))]
         wanted = dict.fromkeys(identity for vm in specs for identity in (vm.image_id, vm.kernel_id))
         return [self._builds[identity] for identity in wanted if identity in self._builds]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from reconciler.model.desired import NO_NETWORK, USER_NETWORK, Controller, DesiredState
 from reconciler.spec import published
-from reconciler.spec.artifacts import resolve_images, resolve_kernels
+from reconciler.spec.artifacts import own_kernels, resolve_images, resolve_kernels
 from reconciler.spec.cache import resolve_cache
 from reconciler.spec.defaults import look_up, names_of
 from reconciler.spec.networks import resolve_networks
@@ -23,7 +23,8 @@ def resolve(document: Document) -> DesiredState | None:
         return None
     networks = resolve_networks(document)
     kernels = resolve_kernels(document)
-    images = resolve_images(document)
+    own, images = own_kernels(document, resolve_images(document))
+    kernels |= own
     vms = resolve_vms(
         document,
         Names(set(names_of(document, "images")), {*names_of(document, "networks"), USER_NETWORK, NO_NETWORK}),

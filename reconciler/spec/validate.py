@@ -104,17 +104,8 @@ def _explain(document: Document, failure: _Failure) -> list[Path]:
         )
         return [path]
     match failure.rule:
-        case "additionalProperties":
-            _report_unknown_keys(document, failure)
-            return []
-        case "required":
-            # One failure comes for each missing key, and does not say which; equal problems count once.
-            for key in failure.limit:
-                if key not in failure.value:
-                    document.report(path, f"{key!r} is missing", _example(failure.schema, key), key=True)
-            return []
-        case "oneOf":
-            return _report_choice(document, failure)
+        case "additionalProperties" | "required" | "dependentRequired" | "oneOf":
+            return _explain_keys(document, failure)
         case "type":
             message, hint = _wrong_type(document, failure)
         case "pattern":
@@ -131,6 +122,28 @@ def _explain(document: Document, failure: _Failure) -> list[Path]:
             message, hint = quote(failure.message), ""
     document.report(path, message, hint)
     return [path]
+
+
+def _explain_keys(document: Document, failure: _Failure) -> list[Path]:
+    """Reports keys that are too many or missing. Returns the paths whose values nobody should look at any more."""
+    path = failure.path
+    match failure.rule:
+        case "oneOf":
+            return _report_choice(document, failure)
+        case "additionalProperties":
+            _report_unknown_keys(document, failure)
+        case "required":
+            # One failure comes for each missing key, and does not say which; equal problems count once.
+            for key in failure.limit:
+                if key not in failure.value:
+                    document.report(path, f"{key!r} is missing", _example(failure.schema, key), key=True)
+        case "dependentRequired":
+            for key, needed in failure.limit.items():
+                for missing in needed if key in failure.value else ():
+                    if missing not in failure.value:
+                        hint = _example(failure.schema, missing)
+                        document.report((*path, key), f"{missing!r} is missing beside it", hint, key=True)
+    return []
 
 
 def _expected(schema: Mapping[str, Any]) -> str:

@@ -121,3 +121,8 @@ def test_nothing_is_evaluated_and_no_value_is_left_to_the_command_line() -> None
     text = SCRIPT.read_text()
     assert not re.search(r"\beval\b|/proc/cmdline|^\s*\. ", text, re.MULTILINE)
     assert os.access("/bin/busybox", os.X_OK)
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_the_guest_that_makes_images_is_clean() -> None:
+    subprocess.run(["shellcheck", "-s", "dash", str(SCRIPT.with_name("make.sh"))], check=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from reconciler.drivers.kernels.fetch import only_kernel
+from reconciler.drivers.kernels.debian import only_kernel
 from reconciler.drivers.kernels.modules import ModuleIndex, module_name, plain_module
 from reconciler.lib.errors import BangerError
 
@@ -93,20 +93,17 @@ def test_the_files_are_read_and_may_be_missing(tmp_path: Path) -> None:
         ("m.ko.zst", zstandard.ZstdCompressor().compress),
     ],
 )
-def test_modules_are_unpacked(tmp_path: Path, name: str, pack) -> None:
+def test_modules_are_unpacked(name: str, pack) -> None:
     elf = b"\x7fELF" + bytes(100_000)
-    (tmp_path / name).write_bytes(pack(elf))
-    assert plain_module(tmp_path / name) == elf
-    (tmp_path / name).write_bytes(pack(b"nothing"))
-    with pytest.raises(BangerError, match="is not an ELF"):
-        plain_module(tmp_path / name)
+    assert plain_module(f"kernel/fs/{name}", pack(elf)) == elf
+    with pytest.raises(BangerError, match=f"{name} is not an ELF"):
+        plain_module(name, pack(b"nothing"))
 
 
 @pytest.mark.parametrize("name", ["m.ko.xz", "m.ko.zst", "m.ko.gz"])
-def test_a_damaged_module_is_an_error(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"garbage that is long enough to be one")
+def test_a_damaged_module_is_an_error(name: str) -> None:
     with pytest.raises(BangerError, match="is damaged"):
-        plain_module(tmp_path / name)
+        plain_module(name, b"garbage that is long enough to be one")
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ class Host:
         once(place.root, progress, make)
         return place
 
-    def _build(self, wanted: Image, paths: Paths, progress: Progress) -> None:
+    def _build(self, wanted: Image, paths: Paths, progress: Progress, pack: object) -> None:
         if wanted.name in self.broken_images:
             raise BangerError(f"image {wanted.name} cannot be built")
 

@@ -133,11 +133,13 @@ configure_sshd() {
     must ln -sfn /run/banger/sshd.conf $NEW/etc/ssh/sshd_config.d/10-banger.conf
 }
 
+# A kernel that has all built in has no disk of modules, nor has one that is the image's own, with its modules.
 mount_modules() {
-    disk modules
     # Before merged /usr, /lib is a directory of its own.
     target=$NEW/usr/lib/modules
     [ -L $NEW/lib ] || target=$NEW/lib/modules
+    [ -e /modules.disk ] || return 0
+    disk modules
     [ -d $target ] || must mkdir -p $target
     must mount -t squashfs -o ro "$disk" $target
 }

@@ -41,8 +41,8 @@ def ensure(kernel: KernelPaths, folder: Path, *, busybox: Path | None = None) ->
     Raises BangerError if the kernel's modules or a static busybox are missing, or the folder cannot be written.
     Calling it at the same time from several processes is safe: all of them write the same bytes.
     """
-    program = _static_busybox(busybox)
-    data = _build(program, _init(), _early_modules(kernel))
+    program = static_busybox(busybox)
+    data = _build(program, _init(), early_modules(kernel), modules_disk=kernel.modules.exists())
     path = folder / f"{hashlib.sha256(data).hexdigest()[:16]}.cpio"
     try:
         with in_use(path):
@@ -64,7 +64,7 @@ def ensure(kernel: KernelPaths, folder: Path, *, busybox: Path | None = None) ->
     return path
 
 
-def _build(busybox: bytes, init: bytes, modules: list[tuple[str, bytes]]) -> bytes:
+def _build(busybox: bytes, init: bytes, modules: list[tuple[str, bytes]], *, modules_disk: bool) -> bytes:
     entries = [cpio.Entry.folder(name) for name in _FOLDERS]
     # The kernel opens it for the init before anything is mounted (console(4)).
     entries.append(cpio.Entry.character_device("dev/console", 5, 1))
@@ -72,6 +72,8 @@ def _build(busybox: bytes, init: bytes, modules: list[tuple[str, bytes]]) -> byt
     entries += [cpio.Entry.link(f"bin/{applet}", "busybox") for applet in _APPLETS]
     entries.append(cpio.Entry.file("init", init, 0o755))
     entries += [cpio.Entry.file(f"modules/{name}", data) for name, data in modules]
+    if modules_disk:
+        entries.append(cpio.Entry.file("modules.disk", b""))  # init.sh mounts one
     return cpio.archive(entries)
 
 
@@ -79,7 +81,8 @@ def _init() -> bytes:
     return resources.files(__package__).joinpath("init.sh").read_bytes()
 
 
-def _early_modules(kernel: KernelPaths) -> list[tuple[str, bytes]]:
+def early_modules(kernel: KernelPaths) -> list[tuple[str, bytes]]:
+    """Name and content of each module that the kernel needs to find its disks, in the order in which they load."""
     try:
         return [(path.name, path.read_bytes()) for path in sorted(kernel.early_modules.iterdir())]
     except OSError as problem:
@@ -88,7 +91,8 @@ def _early_modules(kernel: KernelPaths) -> list[tuple[str, bytes]]:
         ) from problem
 
 
-def _static_busybox(path: Path | None) -> bytes:
+def static_busybox(path: Path | None) -> bytes:
+    """The content of a statically linked busybox, by default the host's. Raises BangerError if there is none."""
     found = path or (Path(name) if (name := which("busybox")) else None)
     if found is None:
         raise BangerError("busybox is not installed", hint=f"apt-get install {_PACKAGE}")

@@ -9,40 +9,43 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from reconciler.drivers.images import debian
+from reconciler.drivers.images import built, debian, url
+from reconciler.drivers.images.packing import Pack, Workshop, unavailable
 from reconciler.lib import builder
 from reconciler.lib.once import once
 from reconciler.lib.paths import ImagePaths, Paths
 from reconciler.lib.progress import Progress
 from reconciler.lib.run import require
-from reconciler.model.artifacts import DebianImage, Image
+from reconciler.model.artifacts import BuiltImage, DebianImage, Image, UrlImage
 from reconciler.model.codec import to_json
 
-Make = Callable[[Any, ImagePaths, Path, Progress], dict[str, object]]
+Make = Callable[[Any, ImagePaths, Path, Progress, Workshop], dict[str, object]]
 """Makes the squashfs of an artifact, with a scratch folder that goes, and returns what the manifest says besides."""
 
-_MAKE: Mapping[type, Make] = {DebianImage: debian.make}
+_MAKE: Mapping[type, Make] = {DebianImage: debian.make, UrlImage: url.make, BuiltImage: built.make}
 
 
-def build(image: Image, paths: Paths, progress: Progress) -> None:
+def build(image: Image, paths: Paths, progress: Progress, pack: Pack = unavailable) -> None:
     """Builds an image and publishes it at `paths.image(image.id)`, unless it is there.
 
     Parameters
     ----------
     progress: gets the fraction of the whole work.
+    pack: makes those images that are made in a guest.
 
     Raises BangerError: retryable if what it comes from did not answer, else terminal.
     """
     target = paths.image(image.id).root
+    workshop = Workshop(paths, pack)
     if (elsewhere := builder.delegate()) and not target.is_dir():
         builder.ask(elsewhere, "image", to_json(image), progress)
     else:
-        once(target, progress, lambda folder, scratch: _build(image, ImagePaths(folder), scratch, progress))
+        once(target, progress, lambda folder, scratch: _build(image, ImagePaths(folder), scratch, progress, workshop))
 
 
-def _build(image: Image, target: ImagePaths, scratch: Path, progress: Progress) -> None:
+def _build(image: Image, target: ImagePaths, scratch: Path, progress: Progress, workshop: Workshop) -> None:
     require("sqfstar", "squashfs-tools")
-    details = _MAKE[type(image.source)](image.source, target, scratch, progress)
+    details = _MAKE[type(image.source)](image.source, target, scratch, progress, workshop)
     progress.update(0.97, "recording what was built")
     target.squashfs.chmod(0o644)
     with target.squashfs.open("rb") as file:

@@ -10,14 +10,22 @@ out would be missing from every package that somebody installs in the guest late
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
+from reconciler.drivers.images.packing import Workshop
 from reconciler.drivers.images.squashfs import SQFSTAR
 from reconciler.lib.bootstrap import Bootstrap, Variant, bootstrap
+from reconciler.lib.debian import KEYRING, Source
+from reconciler.lib.download import download
 from reconciler.lib.paths import ImagePaths
-from reconciler.lib.progress import Progress
+from reconciler.lib.progress import Progress, Share
 from reconciler.lib.run import run
+from reconciler.lib.units import MIB
 from reconciler.model.artifacts import IMAGE_RECIPE, DebianImage
+from reconciler.model.codec import to_json
 
 BASE_PACKAGES = (
     "dbus",
@@ -48,20 +56,74 @@ _HOOKS = (
 )
 
 
-def make(source: DebianImage, target: ImagePaths, scratch: Path, progress: Progress) -> dict[str, object]:
+# What scripts need to install things. Not: to make devices, mount, leave a chroot, look at or change what is the host's.
+_RIGHTS = "-all," + ",".join(
+    f"+{right}"
+    for right in ("chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap", "setfcap")
+)
+_MAX_KEYRING = MIB
+
+
+def make(
+    source: DebianImage, target: ImagePaths, scratch: Path, progress: Progress, _workshop: Workshop
+) -> dict[str, object]:
     """Makes the squashfs of `target`. Returns what its manifest is to say of it besides.
 
     Raises BangerError: retryable if the mirror did not answer, else terminal.
     """
     packages = tuple(sorted({*BASE_PACKAGES, *source.packages}))
-    wanted = Bootstrap(suite=source.suite, packages=packages, variant=Variant.MINBASE, hooks=_HOOKS)
+    more = tuple(_further(source, scratch, progress))
+    wanted = Bootstrap(
+        suite=source.suite,
+        packages=packages,
+        variant=Variant.MINBASE,
+        hooks=(*map(_own_key, more), *map(_step, source.run), *_HOOKS),
+        sources=(Source(source.mirror, source.suite, ("main",)),) if source.mirror else (),
+        more=more,
+    )
     bootstrap(wanted, scratch, progress, into=[[*SQFSTAR, target.squashfs]])
     # Read from the result, not from the way to it.
     status = run(["unsquashfs", "-cat", target.squashfs, "var/lib/dpkg/status"]).stdout.decode()
     return {
-        "inputs": {"recipe": IMAGE_RECIPE, "suite": source.suite, "packages": list(source.packages)},
+        "inputs": {"recipe": IMAGE_RECIPE, **to_json(source)},
         "packages": installed_packages(status),
     }
+
+
+def _further(source: DebianImage, scratch: Path, progress: Progress) -> Iterator[Source]:
+    """The further sources, with their keys in files."""
+    for number, extra in enumerate(source.sources, 1):
+        raw = scratch / f"key-{number}"
+        if extra.keyring is not None:
+            download(extra.keyring.url, extra.keyring.sha256, raw, Share(progress, 0.0), limit=_MAX_KEYRING)
+        elif extra.key is not None:
+            raw.write_text(extra.key)
+        else:
+            yield Source(extra.uri, extra.suite, extra.components)
+            continue
+        # apt tells the two formats apart by the name only (sources.list(5), "Signed-By").
+        armoured = b"-----BEGIN PGP PUBLIC KEY BLOCK-----" in raw.read_bytes()[:4096]
+        keyring = raw.with_name(f"banger-{number}.{'asc' if armoured else 'gpg'}")
+        raw.rename(keyring)
+        keyring.chmod(0o644)
+        yield Source(extra.uri, extra.suite, extra.components, keyring)
+
+
+def _own_key(source: Source) -> str:
+    """The hook that gives the image the key of a further source, and says in its lists where that is now."""
+    if source.keyring == KEYRING:
+        return ":"
+    place = f"/etc/apt/keyrings/{source.keyring.name}"
+    old = re.sub(r"([][\\.*^$|])", r"\\\1", str(source.keyring))
+    return (
+        f'install -D -m 0644 {shlex.quote(str(source.keyring))} "$1{place}"; '
+        f'sed -i {shlex.quote(f"s|signed-by={old}|signed-by={place}|")} "$1/etc/apt/sources.list"'
+    )
+
+
+def _step(script: str) -> str:
+    """The hook that runs a script in the new root: by its own shell, with its own files, and with no rights over ours."""
+    return f'chroot "$1" setpriv --bounding-set={_RIGHTS} --inh-caps=-all -- sh -e -c {shlex.quote(script)} >&2'
 
 
 def installed_packages(status: str) -> list[dict[str, str]]:

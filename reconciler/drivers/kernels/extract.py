@@ -33,6 +33,8 @@ _ELF = b"\x7fELF"
 _LZ4_BLOCK = 8 * MIB
 _CHUNK = MIB
 _ZSTD_INPUT = 1024
+# What a payload may ask for as its dictionary: the kernel's build takes up to 128 MiB (scripts/Makefile.lib, zstd22).
+_MAX_WINDOW = 256 * MIB
 
 
 class _Decompressor(Protocol):
@@ -127,11 +129,11 @@ def _bzip2(data: bytes) -> Iterator[bytes]:
 
 
 def _lzma(data: bytes) -> Iterator[bytes]:
-    return _stream(lzma.LZMADecompressor(), data)
+    return _stream(lzma.LZMADecompressor(memlimit=_MAX_WINDOW), data)
 
 
 def _zstd(data: bytes) -> Iterator[bytes]:
-    unpacker = zstandard.ZstdDecompressor().decompressobj()
+    unpacker = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj()
     try:
         # One call's output has no bound but its input: 4 bytes can stand for a block of 128 KiB (RFC 8878, 3.1.1.2).
         for start in range(0, len(data), _ZSTD_INPUT):

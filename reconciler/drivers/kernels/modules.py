@@ -16,18 +16,6 @@ import zstandard
 from reconciler.lib.errors import BangerError
 from reconciler.lib.units import MIB
 
-EARLY = (
-    "virtio_mmio",
-    "virtio_blk",
-    "virtio_net",
-    "virtio_console",
-    "virtio_rng",
-    "overlay",
-    "squashfs",
-    "ext4",
-)
-"""What stands between the kernel and the image's init on a microVM."""
-
 _MAX_MODULE = 64 * MIB
 
 
@@ -125,11 +113,11 @@ def module_name(path: str) -> str:
     return _normal(PurePosixPath(path).name.partition(".ko")[0])
 
 
-def plain_module(path: Path) -> bytes:
+def plain_module(path: str, raw: bytes) -> bytes:
     """A module's ELF, unpacked if it is a `.ko.xz`, `.ko.zst` or `.ko.gz`: an initramfs loads plain ones only."""
-    raw = path.read_bytes()
+    name = PurePosixPath(path).name
     try:
-        match path.suffix:
+        match PurePosixPath(path).suffix:
             case ".xz":
                 raw = lzma.LZMADecompressor().decompress(raw, _MAX_MODULE)
             case ".gz":
@@ -138,9 +126,9 @@ def plain_module(path: Path) -> bytes:
                 with zstandard.ZstdDecompressor().stream_reader(raw) as reader:
                     raw = reader.read(_MAX_MODULE)
     except (lzma.LZMAError, zlib.error, zstandard.ZstdError, EOFError) as problem:
-        raise BangerError(f"the module {path.name} is damaged: {problem}") from problem
+        raise BangerError(f"the module {name} is damaged: {problem}") from problem
     if raw[:4] != b"\x7fELF":
-        raise BangerError(f"the module {path.name} is not an ELF object")
+        raise BangerError(f"the module {name} is not an ELF object")
     return raw
 
 
