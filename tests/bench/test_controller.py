@@ -174,6 +174,36 @@ def test_a_deleted_link_is_back_at_once(
     worst(record, f"deleted {kind} to its return", took, 1.0)
 
 
+@pytest.mark.host
+def test_flushed_rules_are_back_at_once(home: Home, tmp_path: Path, subnet: Callable[[], str], record: Record) -> None:
+    """From `nft flush table`, of both tables of a network, until nft lists what it listed before."""
+    obedient(home, tmp_path / "bin")
+    vms = {"vm": {**SMALL, "network": "lab", "ready": {"ssh": False}, "ports": ["127.0.0.1:18022:22"]}}
+    home.write(vms, networks={"lab": {"cidr": subnet()}})
+
+    def rules() -> str:
+        listings = [
+            subprocess.run(["nft", "-s", "list", "table", *table], capture_output=True, text=True, check=True).stdout
+            for table in tables
+        ]
+        return "".join(listings)
+
+    with controller(home) as running:
+        until(lambda: any(line["message"] == "ready" for line in running.lines()), "the guest runs")
+        tables = home.tables()
+        assert len(tables) == 2
+        before = rules()
+        took = []
+        for _ in range(TRIES):
+            with undisturbed(home, running):
+                began = time.monotonic()
+                for table in tables:
+                    subprocess.run(["nft", "flush", "table", *table], check=True)
+                until(lambda: rules() == before, "the rules are back")
+                took.append(time.monotonic() - began)
+    worst(record, "flushed rules to their return", took, 1.0)
+
+
 def cpu_seconds(pid: int) -> float:
     """User and system time: proc_pid_stat(5), fields 14 and 15."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

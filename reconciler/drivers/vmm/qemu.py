@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -224,10 +225,14 @@ class Qemu:
 def _require_tap(boot: Boot) -> None:
     """QEMU as root would make a missing tap device itself, outside every bridge and every record."""
     tap = boot.nic.tap if boot.nic else None
-    if tap and not Path("/sys/class/net", tap, "tun_flags").exists():
+    if tap is None:
+        return
+    try:
+        socket.if_nametoindex(tap)  # not /sys, which shows the network namespace that it was mounted in
+    except OSError:
         raise BangerError(
             f"VM {boot.label} cannot be started: there is no tap device {tap}", error_class=ErrorClass.RETRYABLE
-        )
+        ) from None
 
 
 def _make_pipes(paths: VmPaths) -> None:
