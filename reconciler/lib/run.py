@@ -169,8 +169,7 @@ def pipeline(
                 child.stdout.close()
                 child.stdout = None
             children.append(child)
-            with _lock:
-                _running.add(child)
+            _register(child)
             talk[index] = []
             reader = threading.Thread(target=_read_lines, args=(child, talk[index], on_line), daemon=True)
             reader.start()
@@ -278,13 +277,17 @@ def begin(
     )
 
 
-@contextmanager
-def registered(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Has `cancel_all` end a child of `begin`, and ends it with the block."""
+def _register(child: subprocess.Popen[bytes]) -> None:
     with _lock:
         _running.add(child)
     if cancel.cancelled():
         _signal(child, signal.SIGTERM)  # it was begun while all others were being ended
+
+
+@contextmanager
+def registered(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Has `cancel_all` end a child of `begin`, and ends it with the block."""
+    _register(child)
     try:
         yield
     finally:
