@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from enum import StrEnum
 
-from reconciler.model.actions import Action, BuildImage, FetchKernel, ShipWorkspace, StartVm, StopVm
+from reconciler.model.actions import Action, BuildImage, FetchKernel, FetchTools, ShipWorkspace, StartVm, StopVm
 from reconciler.model.plan import Step
 
 
@@ -30,7 +30,7 @@ class Lane(StrEnum):
                 return Lane.START
             case StopVm():
                 return Lane.STOP
-            case BuildImage() | FetchKernel() | ShipWorkspace():
+            case BuildImage() | FetchKernel() | FetchTools() | ShipWorkspace():
                 return Lane.BUILD
             case _:
                 return Lane.QUICK

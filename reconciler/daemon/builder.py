@@ -1,7 +1,7 @@
-"""The builder's process: makes one image or kernel for whoever is at the other end of stdin and stdout.
+"""The builder's process: makes one image, kernel or disk of guest tools for whoever is at the other end of stdin and stdout.
 
 `lib.builder` has the protocol and the reason. What is asked for is a description, never a command or a place: the result
-goes where the cache has it. Clearing away what a killed builder left is the third request, since that belongs to
+goes where the cache has it. Clearing away what a killed builder left is another request, since that belongs to
 subordinate users whom only a builder can act for.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from reconciler.daemon.drivers import real_packer
+from reconciler.drivers.guest import toolsdisk
 from reconciler.drivers.images import build
 from reconciler.drivers.kernels.fetch import fetch
 from reconciler.lib import run
@@ -25,7 +26,7 @@ from reconciler.lib.errors import BangerError, ErrorClass
 from reconciler.lib.once import remove_tree
 from reconciler.lib.paths import Paths
 from reconciler.lib.progress import Progress
-from reconciler.model.artifacts import Image, Kernel
+from reconciler.model.artifacts import GuestTools, Image, Kernel
 from reconciler.model.codec import from_json
 
 Make = Callable[[Any, Paths, Progress], None]
@@ -44,6 +45,7 @@ def remove(of: Any, paths: Paths, progress: Progress) -> None:
 MAKE: Mapping[str, Make] = {
     "image": lambda of, paths, progress: build.build(from_json(Image, of), paths, progress, real_packer(paths)),
     "kernel": lambda of, paths, progress: fetch(from_json(Kernel, of), paths, progress),
+    "tools": lambda of, paths, progress: toolsdisk.fetch(from_json(GuestTools, of), paths, progress),
     "remove": remove,
 }
 

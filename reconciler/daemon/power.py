@@ -10,6 +10,7 @@ from reconciler.model.observed import ObservedState, ObservedVm, Unknown
 from reconciler.model.plan import Plan
 from reconciler.plan.order import order
 from reconciler.plan.rules import recorded_rules
+from reconciler.plan.tools import plan_tools
 
 _REASON = "you asked for it"
 _BY_HAND = "stopped by hand"
@@ -30,6 +31,7 @@ def plan_verb(verb: VmVerb, ref: VmRef, observed: ObservedState) -> Plan:
         actions.append(StopVm(name=vm.name, reason=_REASON, restart=restart, kill=verb is VmVerb.KILL, halt=halt))
     if verb is VmVerb.RESTART or (verb is VmVerb.START and not vm.running):
         actions += _start(vm, observed)
+        actions += plan_tools(actions, observed)
     elif verb is not VmVerb.START and not isinstance(observed.taps, Unknown) and vm.name in observed.taps:
         actions.append(DeleteTap(name=vm.name, reason=_REASON))
     return Plan(environment=ref.environment, steps=order(actions, observed))

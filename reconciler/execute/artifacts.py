@@ -1,4 +1,4 @@
-"""The image and the kernel of a VM, while it is started, and when it was used last."""
+"""The image and the kernel of a VM, and the guest tools, while it is started, and when it was used last."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 
 from reconciler.execute.tools import Tools
 from reconciler.lib.inuse import in_use, mark_used
+from reconciler.model.artifacts import GUEST_TOOLS
 from reconciler.model.desired import Vm
 
 
-def artifacts(vm: Vm, tools: Tools) -> tuple[Path, Path]:
-    """The folders in the cache that a VM is made of."""
-    return tools.paths.image(vm.image_id).root, tools.paths.kernel(vm.kernel_id).root
+def artifacts(vm: Vm, tools: Tools) -> tuple[Path, ...]:
+    """The folders in the cache that a VM is made of, and started with."""
+    paths = tools.paths
+    return paths.image(vm.image_id).root, paths.kernel(vm.kernel_id).root, paths.tools_disk(GUEST_TOOLS.id).root
 
 
 @contextmanager

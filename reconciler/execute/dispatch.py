@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from reconciler.drivers.guest import toolsdisk
 from reconciler.drivers.images import build
 from reconciler.drivers.kernels import fetch
 from reconciler.execute import cache, networks, readiness, trash, vms, workspaces
@@ -32,6 +33,7 @@ RECORD: Mapping[type, Callable[[Any, Tools], None]] = {
 
 PERFORM: Mapping[type, Callable[[Any, Tools, Progress], None]] = {
     a.FetchKernel: lambda action, tools, progress: fetch.fetch(action.kernel, tools.paths, progress),
+    a.FetchTools: lambda action, tools, progress: toolsdisk.fetch(action.tools, tools.paths, progress),
     a.BuildImage: lambda action, tools, progress: build.build(
         action.image, tools.paths, progress, packer(tools.paths, tools.accelerator)
     ),

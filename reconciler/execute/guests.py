@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
 from reconciler.drivers.guest import config as guest_config
 from reconciler.drivers.guest import keys
+from reconciler.drivers.guest.entrypoint import Entrypoint
 from reconciler.drivers.network import resolvers
 from reconciler.execute.tools import Tools
+from reconciler.lib.errors import BangerError
+from reconciler.lib.paths import ImagePaths
 from reconciler.model.desired import DOMAIN, PREFIX6, USER_NETWORK, Network, Vm
 from reconciler.model.ids import mac_address
 from reconciler.store.inventory import VmRow
@@ -54,8 +58,19 @@ def tell(vm: Vm, network: Network | None, row: VmRow, tools: Tools) -> guest_con
         authorized_keys=(keys.ensure_client_key(tools.paths.client_key).strip(),),
         host_key=place.host_key.read_text(),
         host_key_public=place.host_key.with_suffix(".pub").read_text().strip(),
+        entrypoint=_entrypoint(tools.paths.image(vm.image_id)),
         volumes=tuple((guest_config.volume_serial(volume.name), volume.mount) for volume in vm.volumes),
     )
+
+
+def _entrypoint(image: ImagePaths) -> Entrypoint:
+    """What the image says of itself; nothing where it says nothing, as those from Debian packages."""
+    try:
+        manifest = json.loads(image.manifest.read_text())
+    except (OSError, ValueError) as problem:
+        raise BangerError(f"cannot read {image.manifest}: {problem}", hint="remove the image from the cache") from None
+    config = manifest.get("config") if isinstance(manifest, dict) else None
+    return Entrypoint.of_config(config) if isinstance(config, dict) else Entrypoint()
 
 
 def nameservers_of(network: Network) -> tuple[IPv4Address, ...]:

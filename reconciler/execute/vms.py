@@ -26,6 +26,7 @@ from reconciler.lib.errors import BangerError, ErrorClass
 from reconciler.lib.paths import VmPaths
 from reconciler.lib.progress import Progress
 from reconciler.model.actions import ApproveRemoval, CreateVm, KillStray, PublishPorts, StartVm, StopVm, UpdateVm
+from reconciler.model.artifacts import GUEST_TOOLS
 from reconciler.model.changes import boot_facts, creation_facts, published
 from reconciler.model.desired import USER_NETWORK, Publication, Vm
 from reconciler.model.ids import host_alias
@@ -121,12 +122,19 @@ def _start(action: StartVm, tools: Tools, progress: Progress) -> Vmm:
     vm, row = action.vm, row_of(action.name, tools)
     place = tools.paths.vm(tools.environment, action.name)
     image, kernel = tools.paths.image(vm.image_id), tools.paths.kernel(vm.kernel_id)
+    guest_tools = tools.paths.tools_disk(GUEST_TOOLS.id).squashfs
     for what, file in (("image", image.squashfs), ("kernel", kernel.vmlinux)):
         if not file.exists():
             raise BangerError(
                 f"the {what} that vm {vm.name} was made from is no longer in the cache: {file}",
                 hint="apply the file that declares it, or recreate the vm",
             )
+    if not guest_tools.exists():
+        raise BangerError(
+            f"the guest tools are no longer in the cache: {guest_tools}",
+            hint="start it again: they are fetched then",
+            error_class=ErrorClass.RETRYABLE,
+        )
     progress.update(None, "preparing disks")
     _prepare_disks(vm, place, tools)
     boot_image = initramfs.ensure(kernel, tools.paths.initramfs)
@@ -153,6 +161,7 @@ def _start(action: StartVm, tools: Tools, progress: Progress) -> Vmm:
             Disk(serial="overlay", path=place.overlay, readonly=False),
             Disk(serial="config", path=place.config_disk, readonly=True),
             *([Disk(serial="modules", path=kernel.modules, readonly=True)] if kernel.modules.exists() else []),
+            Disk(serial="tools", path=guest_tools, readonly=True),
             *(
                 Disk(
                     serial=guest_config.volume_serial(v.name),

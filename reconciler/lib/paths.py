@@ -178,6 +178,9 @@ class Paths:
     def kernel(self, identity: str) -> KernelPaths:
         return KernelPaths(self.kernels / identity)
 
+    def tools_disk(self, identity: str) -> ToolsPaths:
+        return ToolsPaths(self.tools / identity)
+
 
 def owner(path: Path) -> int | None:
     """The uid that owns a path; None if it is not there or cannot be asked for."""
@@ -299,3 +302,18 @@ class KernelPaths:
     @property
     def manifest(self) -> Path:
         return self.root / "kernel.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsPaths:
+    """One published disk of guest tools: the directory is complete or absent."""
+
+    root: Path
+
+    @property
+    def squashfs(self) -> Path:
+        return self.root / "tools.squashfs"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "tools.json"

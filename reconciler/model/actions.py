@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 from typing import Any, ClassVar
 
 from reconciler.lib.units import format_size, human_size
-from reconciler.model.artifacts import Image, Kernel
+from reconciler.model.artifacts import GuestTools, Image, Kernel
 from reconciler.model.changes import ChangeClass
 from reconciler.model.codec import from_json, to_json
 from reconciler.model.desired import Network, Publication, Vm, Workspace
@@ -64,6 +64,15 @@ class FetchKernel(_Action):
 
     def describe(self) -> str:
         return f"fetch kernel {self.name}: {self.kernel.source}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchTools(_Action):
+    noun, verb = Noun.CACHE, "fetch"
+    tools: GuestTools
+
+    def describe(self) -> str:
+        return f"fetch {self.name}: {self.tools}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,6 +362,7 @@ class ForgetEnvironment(_Action):
 
 Action = (
     FetchKernel
+    | FetchTools
     | BuildImage
     | EnsureBridge
     | EnsureRules

@@ -11,6 +11,7 @@ from reconciler.model.ids import identity
 # Raised when the same inputs would be made into something else, so that old artifacts are not taken for new ones.
 IMAGE_RECIPE = 1
 KERNEL_RECIPE = 1
+TOOLS_RECIPE = 1
 
 FROM_IMAGE = "from-image"
 """In place of a kernel's name: the one that the image itself has."""
@@ -235,3 +236,29 @@ class Image:
     @property
     def id(self) -> str:
         return self.source.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestTools:
+    """The disk of programs that every guest finds beside its image, whatever that has: one for all VMs of a banger."""
+
+    suite: str = "bookworm"
+    packages: tuple[str, ...] = (
+        "busybox-static",
+        "dropbear-bin",
+        "openssh-sftp-server",
+        "qemu-guest-agent",
+        "usr-is-merged",  # chosen, else apt takes its alternative, which needs Perl
+        "util-linux",
+    )
+
+    @property
+    def id(self) -> str:
+        return identity("tools", [TOOLS_RECIPE, self.suite, list(self.packages)])
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.packages)} from Debian {self.suite}"
+
+
+GUEST_TOOLS = GuestTools()
+"""What this banger gives to the VMs that it starts. Running ones keep what they were started with."""

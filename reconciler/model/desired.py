@@ -147,6 +147,7 @@ class Ready:
     """When a VM counts as ready. `timeout` in seconds from its start."""
 
     ssh: bool = True
+    agent: bool = False
     port: int | None = None
     timeout: float = 90.0
 

@@ -129,6 +129,8 @@ class ObservedState:
     """The packet filter's, by network."""
     images: frozenset[str] | Unknown = frozenset()
     kernels: frozenset[str] | Unknown = frozenset()
+    tools: frozenset[str] | Unknown = frozenset()
+    """Disks of guest tools, of this banger and of others that shared the cache."""
     volumes: tuple[ObservedVolume, ...] = ()
     strays: tuple[Stray, ...] = ()
     corpses: tuple[str, ...] = ()

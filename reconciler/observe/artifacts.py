@@ -1,4 +1,4 @@
-"""Images and kernels: what is published in the cache. A folder there is complete, or it is not there."""
+"""Images, kernels and guest tools: what is published in the cache. A folder there is complete, or it is not there."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ def observe_images(paths: Paths) -> frozenset[str] | Unknown:
 
 def observe_kernels(paths: Paths) -> frozenset[str] | Unknown:
     return _published(paths.kernels, lambda identity: paths.kernel(identity).manifest)
+
+
+def observe_tools(paths: Paths) -> frozenset[str] | Unknown:
+    return _published(paths.tools, lambda identity: paths.tools_disk(identity).manifest)
 
 
 def observe_corpses(paths: Paths) -> tuple[str, ...]:

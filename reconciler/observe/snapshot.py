@@ -5,7 +5,7 @@ from __future__ import annotations
 from reconciler.lib.paths import Paths
 from reconciler.model.desired import DesiredState
 from reconciler.model.observed import ObservedState, Unknown
-from reconciler.observe.artifacts import observe_corpses, observe_images, observe_kernels
+from reconciler.observe.artifacts import observe_corpses, observe_images, observe_kernels, observe_tools
 from reconciler.observe.networks import Bridges, ReadFilter, Rules, Taps, observe_links, observe_rules
 from reconciler.observe.vms import observe_processes, observe_strays, observe_vm, observe_volumes
 from reconciler.store.inventory import Inventory
@@ -14,7 +14,11 @@ from reconciler.store.inventory import Inventory
 def observe_unborn(environment: str, paths: Paths) -> ObservedState:
     """The world of a state directory that does not exist yet: nothing is ours but what the cache holds."""
     return ObservedState(
-        install="", environment=environment, images=observe_images(paths), kernels=observe_kernels(paths)
+        install="",
+        environment=environment,
+        images=observe_images(paths),
+        kernels=observe_kernels(paths),
+        tools=observe_tools(paths),
     )
 
 
@@ -55,6 +59,7 @@ def observe(
         rules=rules,
         images=observe_images(paths),
         kernels=observe_kernels(paths),
+        tools=observe_tools(paths),
         volumes=observe_volumes(environment, paths),
         strays=observe_strays(rows, processes),
         corpses=observe_corpses(paths),

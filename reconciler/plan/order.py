@@ -17,6 +17,7 @@ from reconciler.model.actions import (
     EnsureRules,
     EnsureTap,
     FetchKernel,
+    FetchTools,
     ForgetEnvironment,
     PublishPorts,
     ShipWorkspace,
@@ -60,6 +61,7 @@ class _Edges:
         self._actions = actions
         self._observed = observed
         self._builds: dict[str, str] = {}
+        self._tools: list[str] = []
         self._bridges: dict[str, EnsureBridge] = {}
         self._rules: dict[str, EnsureRules] = {}
         self._deleted: list[DeleteBridge] = []
@@ -68,6 +70,8 @@ class _Edges:
         for action in actions:
             if isinstance(action, FetchKernel):
                 self._builds[action.kernel.id] = action.id
+            elif isinstance(action, FetchTools):
+                self._tools = [action.id]
             elif isinstance(action, BuildImage):
                 self._builds[action.image.id] = action.id
             elif isinstance(action, EnsureBridge):
@@ -161,7 +165,8 @@ class _Edges:
             return []
         specs = [action.vm for action in mine if isinstance(action, (CreateVm, StartVm))]
         wanted = dict.fromkeys(identity for vm in specs for identity in (vm.image_id, vm.kernel_id))
-        return [self._builds[identity] for identity in wanted if identity in self._builds]
+        found = [self._builds[identity] for identity in wanted if identity in self._builds]
+        return found + (self._tools if any(isinstance(action, StartVm) for action in mine) else [])
 
     def _bridge_of(self, mine: Iterable[Action]) -> list[str]:
         """As with builds: the bridge that a restarted VM will need, unless that one has to wait for VMs to stop."""

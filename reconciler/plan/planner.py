@@ -18,6 +18,7 @@ from reconciler.plan.kernels import plan_kernels
 from reconciler.plan.networks import plan_networks
 from reconciler.plan.order import order
 from reconciler.plan.rules import plan_rules
+from reconciler.plan.tools import plan_tools
 from reconciler.plan.vms import Decision, World, plan_vm
 
 
@@ -75,6 +76,7 @@ def plan(desired: DesiredState, observed: ObservedState, options: PlanOptions | 
         *plan_leftovers(observed),
         *evictions,
         *kernels,
+        *plan_tools(vm_actions, observed),
         *images,
         *networks,
         *rules,

@@ -160,7 +160,11 @@ def _hold_creation(want: Vm, world: World, decision: Decision) -> bool:
 
 
 def _unread_cache(world: World) -> tuple[str, str] | None:
-    for what, there in (("images", world.observed.images), ("kernels", world.observed.kernels)):
+    for what, there in (
+        ("images", world.observed.images),
+        ("kernels", world.observed.kernels),
+        ("guest tools", world.observed.tools),
+    ):
         if isinstance(there, Unknown):
             return f"the {what} in the cache cannot be read: {there.reason}", "make the cache readable"
     return None

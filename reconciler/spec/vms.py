@@ -297,6 +297,7 @@ class _Builder:
 
     def _ready(self, fields: VmFields, network: str | None) -> Ready | None:
         ssh, port, timeout = fields.ready("ssh"), fields.ready("port"), fields.ready("timeout")
+        agent = fields.ready("agent")
         if network == NO_NETWORK:
             for key, given in (("ssh", ssh), ("port", port)):
                 if given.origin is Origin.FILE and given.value is not False:
@@ -305,7 +306,8 @@ class _Builder:
                         given.path, f"cannot be reached: {fields.path[-1]} has the network 'none'", hint
                     )
         timeout_seconds = seconds(self._document, timeout, *TIMEOUT)
-        if Origin.BAD in (ssh.origin, port.origin) or timeout_seconds is None:
+        if Origin.BAD in (ssh.origin, agent.origin, port.origin) or timeout_seconds is None:
             return None
         wants_ssh = bool(ssh.value) if ssh.origin is Origin.FILE else network != NO_NETWORK
-        return Ready(ssh=wants_ssh, port=port.value, timeout=timeout_seconds)
+        wants_agent = bool(agent.value) if agent.origin is Origin.FILE else network == NO_NETWORK
+        return Ready(ssh=wants_ssh, agent=wants_agent, port=port.value, timeout=timeout_seconds)

@@ -15,6 +15,7 @@ from reconciler.store.events import EventLog
 
 _REASONS: Mapping[str, str] = {
     "FetchKernel": "Fetched",
+    "FetchTools": "Fetched",
     "BuildImage": "Built",
     "EnsureBridge": "Ensured",
     "EnsureRules": "Filtered",

@@ -18,7 +18,7 @@ import pytest
 from reconciler.drivers.guest.probe import ssh_banner
 from reconciler.drivers.vmm import disks
 from reconciler.lib.units import GIB, MIB
-from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
+from reconciler.model.artifacts import GUEST_TOOLS, DebianImage, DebianKernel, Image, Kernel
 from reconciler.model.changes import boot_facts, creation_facts
 from reconciler.model.desired import DesiredState, Network, Ready, Vm
 from reconciler.model.observed import ObservedState, ObservedVm
@@ -83,6 +83,7 @@ def test_cold_start_costs_little_beside_the_raw_command(home: Home, tmp_path: Pa
                 Disk("overlay", overlay),
                 Disk("config", kept, True),
                 Disk("modules", kernel / "modules.squashfs", True),
+                Disk("tools", home.cache / "tools" / GUEST_TOOLS.id / "tools.squashfs", True),
             ],
             command_line=f"console=ttyS0 reboot=t panic=-1 quiet net.ifnames=0 {TSC}",
             netdev=f"user,hostfwd=tcp:127.0.0.1:{port}-:22",

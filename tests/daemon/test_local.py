@@ -20,6 +20,7 @@ OPTIONS = ApplyOptions(wait=False)
 
 
 def test_reading_creates_nothing(host: Host) -> None:
+    host.lose_tools()
     service = host.service
     assert service.environments() == [] and service.vms(None) == [] and service.status(None) == []
     assert service.trash() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from reconciler.api.service import ApplyOptions, ApplyResult, Source
 from reconciler.daemon import drivers as daemon_drivers
 from reconciler.daemon.engine import Engine
 from reconciler.daemon.local import LocalService
-from reconciler.drivers.guest import initramfs
+from reconciler.drivers.guest import initramfs, toolsdisk
 from reconciler.drivers.guest import probe as guest_probe
 from reconciler.drivers.images import build
 from reconciler.drivers.kernels import fetch
@@ -25,10 +26,10 @@ from reconciler.execute.boots import BootGate
 from reconciler.execute.tools import Tools
 from reconciler.lib.errors import BangerError
 from reconciler.lib.once import once
-from reconciler.lib.paths import KernelPaths, Paths
-from reconciler.lib.progress import Progress
+from reconciler.lib.paths import KernelPaths, Paths, ToolsPaths
+from reconciler.lib.progress import Progress, Silent
 from reconciler.lib.units import MIB
-from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
+from reconciler.model.artifacts import GUEST_TOOLS, DebianImage, DebianKernel, GuestTools, Image, Kernel
 from reconciler.model.desired import DesiredState, Network, Ready, RunState, Vm, Volume
 from reconciler.model.observed_links import Links
 from reconciler.model.outcome import Outcome
@@ -125,6 +126,8 @@ class Host:
         self.broken_images: set[str] = set()
         self.silent: set[str] = set()
         """VMs that never answer, by label."""
+        # Of another environment's making, as on most hosts: `lose_tools` is for a fresh one.
+        self._make_tools_disk(GUEST_TOOLS, self.paths, Silent())
         self.service = LocalService(Engine(self.paths, self.clock))
         monkeypatch.setattr(daemon_drivers, "make_tools", self._tools)
         monkeypatch.setattr(vmm_probe, "find", self.backend.find)
@@ -133,6 +136,7 @@ class Host:
         monkeypatch.setattr(guest_probe, "ssh_banner", self._answers)
         monkeypatch.setattr(guest_probe, "port_open", lambda host, port, *_: self._answers(host, port, 0.0))
         monkeypatch.setattr(fetch, "fetch", self._fetch)
+        monkeypatch.setattr(toolsdisk, "fetch", self._make_tools_disk)
         monkeypatch.setattr(build, "build", self._build)
         monkeypatch.setattr(initramfs, "ensure", self._initramfs)
 
@@ -191,6 +195,18 @@ class Host:
     def _address(self, vm_id: str) -> IPv4Address | None:
         rows = Engine(self.paths, self.clock).inventory().vms()
         return next((row.address for row in rows if row.id == vm_id), None)
+
+    def lose_tools(self) -> None:
+        """And everything else in the cache."""
+        shutil.rmtree(self.paths.cache)
+
+    def _make_tools_disk(self, tools: GuestTools, paths: Paths, progress: Progress) -> None:
+        def make(folder: Path, scratch: Path) -> None:
+            made = ToolsPaths(folder)
+            for file in (made.squashfs, made.manifest):
+                file.write_text(str(tools))
+
+        once(paths.tools_disk(tools.id).root, progress, make)
 
     def _fetch(self, kernel: Kernel, paths: Paths, progress: Progress) -> KernelPaths:
         place = paths.kernel(kernel.id)

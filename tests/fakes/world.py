@@ -73,6 +73,9 @@ class World:
         match action:
             case a.FetchKernel():
                 self.state = replace(s, kernels=s.kernels | {action.kernel.id})
+            case a.FetchTools():
+                assert not isinstance(s.tools, Unknown)
+                self.state = replace(s, tools=s.tools | {action.tools.id})
             case a.BuildImage():
                 self.state = replace(s, images=s.images | {action.image.id})
             case a.EnsureBridge():

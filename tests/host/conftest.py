@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.lib.paths import ImagePaths, KernelPaths, Paths
+from reconciler.lib.paths import ImagePaths, KernelPaths, Paths, ToolsPaths
 from reconciler.lib.progress import Silent
-from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
+from reconciler.model.artifacts import GUEST_TOOLS, DebianImage, DebianKernel, Image, Kernel
 from tests.host.home import Home
 
 LONGEST = ("test_scale.py", "test_units.py", "test_repair.py", "test_lifecycle.py", "test_qemu.py", "test_endings.py")
@@ -36,6 +36,7 @@ class Artifacts:
     image: Image
     kernel_paths: KernelPaths
     image_paths: ImagePaths
+    tools_paths: ToolsPaths
 
     def paths(self, home: Path) -> Paths:
         """A layout of its own below `home`, except that the cache is the shared one."""
@@ -51,6 +52,7 @@ def artifact_cache(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
     pytest-xdist share.
     """
     # Late: a test that needs no artifacts has no need of their drivers.
+    from reconciler.drivers.guest import toolsdisk
     from reconciler.drivers.images.build import build
     from reconciler.drivers.kernels.fetch import fetch
 
@@ -62,7 +64,10 @@ def artifact_cache(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
     image = Image(name="base", source=DebianImage(suite="bookworm", packages=()), kernel="debian")
     fetch(kernel, paths, Silent())
     build(image, paths, Silent())
-    return Artifacts(cache, kernel, image, paths.kernel(kernel.id), paths.image(image.id))
+    toolsdisk.fetch(GUEST_TOOLS, paths, Silent())
+    return Artifacts(
+        cache, kernel, image, paths.kernel(kernel.id), paths.image(image.id), paths.tools_disk(GUEST_TOOLS.id)
+    )
 
 
 @pytest.fixture

@@ -189,4 +189,4 @@ class Home:
 
 def bare() -> Mapping[str, Any]:
     """A VM that is ready as soon as its VMM runs: for tests of what happens around it."""
-    return {"image": "base", "network": "none"}
+    return {"image": "base", "network": "none", "ready": {"agent": False}}

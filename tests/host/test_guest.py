@@ -14,7 +14,7 @@ import pytest
 
 from reconciler.drivers.guest import config, initramfs, keys, probe
 from reconciler.drivers.guest.ssh import ssh_argv
-from reconciler.lib.paths import ImagePaths, KernelPaths
+from reconciler.lib.paths import ImagePaths, KernelPaths, ToolsPaths
 from reconciler.lib.units import GIB
 from tests.host.conftest import Artifacts
 from tests.host.rawqemu import Disk, free_port, qmp_command, raw_qemu_argv, running
@@ -33,6 +33,7 @@ class Guest:
     folder: Path
     kernel: KernelPaths
     image: ImagePaths
+    tools: ToolsPaths
     config: config.GuestConfig
     port: int = 0
     closed_port: int = 0
@@ -55,6 +56,7 @@ class Guest:
             # Not the order in which they are used: only serials count.
             *([Disk("vol-data", self.folder / "data.ext4")] if self.volume else []),
             Disk("modules", self.kernel.modules, readonly=True),
+            Disk("tools", self.tools.squashfs, readonly=True),
             Disk("config", self.folder / "config.tar", readonly=True),
             Disk("overlay", self.folder / "overlay.ext4"),
             Disk("root", self.image.squashfs, readonly=True),
@@ -130,6 +132,7 @@ def guest(artifact_cache: Artifacts, tmp_path: Path) -> Guest:
         tmp_path,
         artifact_cache.kernel_paths,
         artifact_cache.image_paths,
+        artifact_cache.tools_paths,
         config.GuestConfig(
             hostname="web-1",
             environment="demo",

@@ -181,7 +181,7 @@ def _pip() -> str:
 
 
 def _cache(artifacts: Artifacts) -> dict[str, bytes | Path]:
-    """The kernel and the image as far as a stand-in needs them: so the guest builds nothing."""
+    """The kernel, the image and the guest tools as far as a stand-in needs them: so the guest builds nothing."""
     kernel, image = artifacts.kernel_paths.root, artifacts.image_paths.root
     files: dict[str, bytes | Path] = {
         f"/var/cache/banger/kernels/{kernel.name}/{path.relative_to(kernel)}": path
@@ -192,6 +192,9 @@ def _cache(artifacts: Artifacts) -> dict[str, bytes | Path]:
         files[f"/var/cache/banger/kernels/{kernel.name}/{name}"] = b"left out"
     files[f"/var/cache/banger/images/{image.name}/image.json"] = image / "image.json"
     files[f"/var/cache/banger/images/{image.name}/rootfs.squashfs"] = b"left out"
+    tools = artifacts.tools_paths
+    files[f"/var/cache/banger/tools/{tools.root.name}/tools.json"] = tools.manifest
+    files[f"/var/cache/banger/tools/{tools.root.name}/tools.squashfs"] = b"left out"
     return files
 
 

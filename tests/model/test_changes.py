@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.model import actions as a
+from reconciler.model.artifacts import GUEST_TOOLS
 from reconciler.model.changes import (
     VM_FIELDS,
     Change,
@@ -179,6 +180,7 @@ SAMPLES: dict[type, a.Action] = {
     type(action): action
     for action in (
         a.FetchKernel(name="debian", reason="r", kernel=KERNEL),
+        a.FetchTools(name="guest-tools", reason="r", tools=GUEST_TOOLS),
         a.BuildImage(name="base", reason="r", image=image("base", "git")),
         a.EnsureBridge(name="lab", reason="r", network=network()),
         a.EnsureRules(name="lab", reason="r", network=network(), rules=RULES),

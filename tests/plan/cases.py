@@ -26,7 +26,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network
 from typing import Any
 
 from reconciler.lib.units import parse_duration, parse_size
-from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
+from reconciler.model.artifacts import GUEST_TOOLS, DebianImage, DebianKernel, Image, Kernel
 from reconciler.model.desired import (
     Dependency,
     DependsOn,
@@ -58,7 +58,7 @@ def plan_of(case: Mapping[str, Any]) -> Plan:
     if unknown := set(case) - KEYS:
         raise ValueError(f"{case['name']}: unknown key {min(unknown)!r}")
     was = _desired(case.get("was") or {})
-    world = World(ObservedState(install="install", environment="env", generation=1))
+    world = World(ObservedState(install="install", environment="env", generation=1, tools=frozenset({GUEST_TOOLS.id})))
     for _ in range(3):
         world.run(plan(was, world.state))
     assert plan(was, world.state).empty, "a case begins with a host that had converged"
@@ -232,4 +232,6 @@ def _gone(state: ObservedState, kind: str, name: str) -> ObservedState:
             return replace(state, images=frozenset())
         case "kernels":
             return replace(state, kernels=frozenset())
+        case "tools":
+            return replace(state, tools=frozenset())
     raise ValueError(f"unknown kind {kind!r}")

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IP
 from hypothesis import strategies as st
 
 from reconciler.lib.units import GIB, MIB
-from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
+from reconciler.model.artifacts import GUEST_TOOLS, DebianImage, DebianKernel, Image, Kernel
 from reconciler.model.changes import boot_facts, creation_facts
 from reconciler.model.desired import (
     NO_NETWORK,
@@ -225,6 +225,7 @@ def drifted_states(draw: st.DrawFn) -> ObservedState:
         taps=taps,
         images=frozenset(draw(st.sets(st.sampled_from(IMAGE_IDS)))),
         kernels=frozenset(draw(st.sets(st.sampled_from([k.id for k in KERNELS])))),
+        tools=frozenset({GUEST_TOOLS.id} if draw(st.booleans()) else ()),
         volumes=tuple(volumes),
         strays=(Stray(vm_id="stray", pid=4242),) if draw(_rarely) else (),
         corpses=("/cache/images/.staging/x",) if draw(_rarely) else (),

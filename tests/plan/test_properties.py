@@ -125,7 +125,7 @@ def test_a_failing_step_delays_only_its_dependents_and_loses_nothing(
 @given(desired_states(), observed_states())
 def test_a_failed_build_or_bridge_costs_nobody_a_running_vm(desired: DesiredState, observed: ObservedState) -> None:
     todo = plan(desired, observed, RECREATE)
-    prepared = (a.FetchKernel, a.BuildImage)
+    prepared = (a.FetchKernel, a.FetchTools, a.BuildImage)
     world = World(observed)
     world.run(todo, fail=frozenset(step.id for step in todo.steps if isinstance(step.action, prepared)))
     for name, vm in desired.vms.items():
@@ -164,7 +164,9 @@ def _bridged(*vms: ObservedVm | None) -> bool:
 
 @many
 @given(
-    desired_states(), observed_states(), st.sampled_from(["processes", "bridges", "taps", "rules", "images", "kernels"])
+    desired_states(),
+    observed_states(),
+    st.sampled_from(["processes", "bridges", "taps", "rules", "images", "kernels", "tools"]),
 )
 def test_unknown_is_not_absent(desired: DesiredState, observed: ObservedState, part: str) -> None:
     """I4, for each part alone."""
@@ -193,11 +195,14 @@ def test_unknown_is_not_absent(desired: DesiredState, observed: ObservedState, p
             case "bridges" | "taps" | "rules", _ if action.noun is Noun.VM:
                 want = desired.vms.get(action.name)
                 assert not (want and want.bridged) and not _bridged(observed.vms.get(action.name))
-            case "images" | "kernels", a.CreateVm() | a.BuildImage() | a.FetchKernel():
-                assert isinstance(action, a.FetchKernel if part == "images" else a.BuildImage)
-            case "images" | "kernels", a.StopVm():
+            case "images" | "kernels" | "tools", a.CreateVm() | a.BuildImage() | a.FetchKernel() | a.FetchTools():
+                assert not isinstance(
+                    action, {"images": a.BuildImage, "kernels": a.FetchKernel, "tools": a.FetchTools}[part]
+                )
+                assert not isinstance(action, a.CreateVm)
+            case "images" | "kernels" | "tools", a.StopVm():
                 assert not action.restart
-            case "images" | "kernels", a.TrashVm():
+            case "images" | "kernels" | "tools", a.TrashVm():
                 assert action.name not in desired.vms
     assert not isinstance(part, Unknown)
 

@@ -23,7 +23,7 @@ _BLOCK = 512  # of st_blocks, whatever the file system's (stat(2))
 _HEX = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(rb"sha256:([0-9a-f]{64})")
 _LARGEST_MANIFEST = 4 << 20  # as registries limit them (OCI distribution specification)
-_FOLDER_MARKS = ("image.json", "kernel.json", "entry.json")
+_FOLDER_MARKS = ("image.json", "kernel.json", "tools.json", "entry.json")
 
 
 def places(paths: Paths) -> Mapping[EntryKind, Path]:

@@ -12,11 +12,12 @@ import io
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path, PurePosixPath
 
-from reconciler.drivers.guest import units
+from reconciler.drivers.guest import services, units
+from reconciler.drivers.guest.entrypoint import Entrypoint
 from reconciler.lib import atomic
 from reconciler.lib.errors import BangerError, ErrorClass
 
@@ -58,6 +59,7 @@ class GuestConfig:
     authorized_keys: lines of authorized_keys, valid for every user of the guest.
     host_key, host_key_public: the two halves of the guest's ed25519 host key.
     volumes: serial of the disk, and absolute mount path in the guest; mounted in this order.
+    entrypoint: what the image is for.
     """
 
     hostname: str
@@ -75,6 +77,7 @@ class GuestConfig:
     host_key: str
     host_key_public: str
     volumes: tuple[tuple[str, str], ...] = ()
+    entrypoint: Entrypoint = field(default_factory=Entrypoint)
 
     def __post_init__(self) -> None:
         _check(len(self.hostname) <= 64 and _HOSTNAME.fullmatch(self.hostname), "hostname", self.hostname)
@@ -118,8 +121,8 @@ def write(path: Path, config: GuestConfig) -> None:
 
 
 def _archive(config: GuestConfig) -> bytes:
-    files = dict(_files(config)) | dict(units.files())
-    links = units.links()
+    files = {**dict(_files(config)), **units.files(), **services.files(config.entrypoint)}
+    links = {**units.links(), **services.links(config.entrypoint)}
     folders = {str(parent) for name in (*files, *links) for parent in PurePosixPath(name).parents} - {"."}
     buffer = io.BytesIO()
     # ustar: what busybox reads without extensions. All names here are ours, and short.

@@ -110,6 +110,11 @@ mount_root() {
     must mount -t ext4 -o noatime "$disk" /overlay
     [ -d /overlay/upper ] || must mkdir -p /overlay/upper /overlay/work
     must mount -t overlay -o lowerdir=/image,upperdir=/overlay/upper,workdir=/overlay/work overlay $NEW
+    for folder in dev etc proc run sys; do
+        [ -d $NEW/$folder ] || must mkdir $NEW/$folder
+    done
+    [ -d $NEW/root ] || must mkdir -m 700 $NEW/root
+    [ -d $NEW/tmp ] || must mkdir -m 1777 $NEW/tmp
 }
 
 # What the image's owner may change later, and therefore is written once. The mark lies beside the upper layer:
@@ -142,6 +147,14 @@ mount_modules() {
     disk modules
     [ -d $target ] || must mkdir -p $target
     must mount -t squashfs -o ro "$disk" $target
+}
+
+# Programs that run in any image, and the busybox among them, which everything in /run/banger is started by.
+mount_tools() {
+    disk tools
+    must mkdir /run/banger/tools
+    must mount -t squashfs -o ro,nodev "$disk" /run/banger/tools
+    must ln -s tools/bin/busybox /run/banger/busybox
 }
 
 # The power button for the orderly stop, the balloon for memory that goes back to the host: only udev would load
@@ -196,22 +209,18 @@ configure_network
 mount_root
 configure_sshd
 mount_modules
+mount_tools
 set +f
 personalise
 load_devices
 set -f
 
-must cp /bin/busybox /run/banger/busybox
 for folder in dev sys run; do
     must mount --move /$folder $NEW/$folder
 done
 base=$NEW
 mount_volumes || fail "the config disk has no list of volumes"
 
-for init in /sbin/init /lib/systemd/systemd; do
-    # -x of a link looks at what the link names here, not in the new root.
-    if [ -L $NEW$init ] || [ -x $NEW$init ]; then
-        exec switch_root $NEW $init
-    fi
-done
-fail "the image has no /sbin/init"
+# shellcheck source=/dev/null  # checked by itself
+. /image.sh
+hand_over

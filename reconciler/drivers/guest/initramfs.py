@@ -42,7 +42,7 @@ def ensure(kernel: KernelPaths, folder: Path, *, busybox: Path | None = None) ->
     Calling it at the same time from several processes is safe: all of them write the same bytes.
     """
     program = static_busybox(busybox)
-    data = _build(program, _init(), early_modules(kernel), modules_disk=kernel.modules.exists())
+    data = _build(program, _script("init.sh"), early_modules(kernel), modules_disk=kernel.modules.exists())
     path = folder / f"{hashlib.sha256(data).hexdigest()[:16]}.cpio"
     try:
         with in_use(path):
@@ -68,17 +68,20 @@ def _build(busybox: bytes, init: bytes, modules: list[tuple[str, bytes]], *, mod
     entries = [cpio.Entry.folder(name) for name in _FOLDERS]
     # The kernel opens it for the init before anything is mounted (console(4)).
     entries.append(cpio.Entry.character_device("dev/console", 5, 1))
+    # The shell opens it for what it starts in the background (image.sh), when /dev has left for the new root.
+    entries.append(cpio.Entry.character_device("dev/null", 1, 3, 0o666))
     entries.append(cpio.Entry.file("bin/busybox", busybox, 0o755))
     entries += [cpio.Entry.link(f"bin/{applet}", "busybox") for applet in _APPLETS]
     entries.append(cpio.Entry.file("init", init, 0o755))
+    entries.append(cpio.Entry.file("image.sh", _script("image.sh")))
     entries += [cpio.Entry.file(f"modules/{name}", data) for name, data in modules]
     if modules_disk:
         entries.append(cpio.Entry.file("modules.disk", b""))  # init.sh mounts one
     return cpio.archive(entries)
 
 
-def _init() -> bytes:
-    return resources.files(__package__).joinpath("init.sh").read_bytes()
+def _script(name: str) -> bytes:
+    return resources.files(__package__).joinpath(name).read_bytes()
 
 
 def early_modules(kernel: KernelPaths) -> list[tuple[str, bytes]]:

@@ -32,7 +32,8 @@ def endpoint(vm: ObservedVm, guest_port: int) -> tuple[str, int] | None:
 
 def look(vm: ObservedVm, environment: str, paths: Paths, timeout: float) -> Readiness:
     """Probes one VM for at most `timeout` seconds a probe."""
-    from reconciler.drivers.guest import probe
+    from reconciler.drivers.guest import channel, probe
+    from reconciler.drivers.guest.agent import Agent
 
     if not vm.running:
         message = probe.console_failure(paths.vm(environment, vm.name).console_log)
@@ -40,6 +41,10 @@ def look(vm: ObservedVm, environment: str, paths: Paths, timeout: float) -> Read
             return Readiness(ready=False, reason="GuestFailed", message=f"the guest stopped: {message}", failed=True)
         return Readiness(ready=False, reason="NotRunning", message="it is not running", failed=True)
     wanted = vm.spec.ready
+    place = paths.vm(environment, vm.name)
+    # A VM that an older banger started has no channel, and was ready without.
+    if wanted.agent and channel.exists(place) and not Agent(place).ping(timeout):
+        return Readiness(ready=False, reason="NoAgent", message="its agent does not answer")
     if wanted.ssh:
         there = endpoint(vm, 22)
         if there is None or not probe.ssh_banner(*there, timeout):

@@ -2,7 +2,7 @@
 
 The power button is how an orderly stop reaches the guest. systemd-logind would hear it, but is absent where dbus is,
 and the button's drivers would come only with udev. So the initramfs loads them, and the guest gets a listener that needs nothing of the image:
-busybox's acpid, which reads the button's input device and asks PID 1 to power off. Where logind listens too, the
+busybox's acpid, which reads the button's input device and asks PID 1 to power off (scripts/power.sh). Where logind listens too, the
 second request changes nothing.
 
 A disk that the host makes larger while the guest runs is noticed by the kernel, which tells udev. The file system in
@@ -25,14 +25,10 @@ Conflicts=shutdown.target
 Before=shutdown.target
 
 [Service]
-ExecStart=/run/banger/busybox acpid -f -c /run/banger/power -p /run/banger/acpid.pid
+ExecStart=/run/banger/busybox acpid -f -l /dev/null -c /run/banger/power -p /run/banger/acpid.pid
 Restart=on-failure
 RestartSec=1
 """
-
-# systemd(1): SIGRTMIN+4 starts poweroff.target. glibc keeps two real-time signals for itself, so that is 38; the
-# number is the same for every program, the name is not.
-_POWER_ACTION = "#!/run/banger/busybox sh\nexec /run/banger/busybox kill -38 1\n"
 
 # Services of Debian's that do nothing or fail in such a guest, and the program without which they are skipped. A
 # condition rather than a mask: who installs the program gets the service.
@@ -106,8 +102,6 @@ def files() -> Mapping[str, tuple[str, int]]:
     """Path below /run, to content and mode."""
     return {
         f"systemd/system/{POWER_UNIT}": (_POWER_SERVICE, 0o644),
-        # The path is the name of the event in acpid's own table for KEY_POWER.
-        "banger/power/PWRF/00000080": (_POWER_ACTION, 0o755),
         f"systemd/system/{GROW_UNIT}": (_GROW_SERVICE, 0o644),
         "udev/rules.d/80-banger.rules": (_GROW_RULE, 0o644),
         # The folder of the notes too, which the initramfs makes.
