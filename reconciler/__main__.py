@@ -1,6 +1,6 @@
 """`python -m reconciler` is `banger`."""
 
-from reconciler.cli.main import main
+from reconciler.cli.warm import main
 
 if __name__ == "__main__":
     main()

@@ -20,10 +20,12 @@ from reconciler.api.service import (
     ServiceInfo,
     Source,
     SshConfig,
+    SshOptions,
     TrashEntry,
     VmRef,
     VmVerb,
     WaitFor,
+    WayIn,
 )
 from reconciler.api.transport import Answer, Transport, misunderstood
 from reconciler.lib.errors import BangerError, ErrorClass
@@ -182,10 +184,23 @@ class RemoteService:
         with misunderstood():
             return cleared_from(self._ask("POST", "/v1/cache/clear", {"dryRun": dry_run}))
 
-    def ssh_argv(self, ref: VmRef, command: Sequence[str] | None, tty: bool | None) -> list[str]:
-        body = {"command": None if command is None else list(command), "tty": tty}
+    def ssh_argv(
+        self, ref: VmRef, command: Sequence[str] | None, tty: bool | None, options: SshOptions | None = None
+    ) -> list[str]:
+        options = options or SshOptions()
+        body = {
+            "command": None if command is None else list(command),
+            "tty": tty,
+            "user": options.user,
+            "lendAgent": options.lend_agent,
+            "forwards": list(options.forwards),
+        }
         with misunderstood():
             return [str(word) for word in self._ask("POST", f"{_vm(ref)}/ssh", body)["argv"]]
+
+    def way_in(self, ref: VmRef, user: str | None) -> WayIn:
+        with misunderstood():
+            return forms.way_from(self._ask("POST", f"{_vm(ref)}/way", {"user": user}))
 
     def ssh_config(self) -> SshConfig:
         with misunderstood():

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from reconciler.api.service import ApplyOptions, ServiceInfo, SourceInfo, TrashEntry, VmRef
+from reconciler.api.service import ApplyOptions, Channel, ServiceInfo, SourceInfo, TrashEntry, VmRef, WayIn
 from reconciler.model.codec import from_json
 from reconciler.model.events import Event
 from reconciler.model.nouns import API_VERSION, Noun
@@ -133,3 +133,29 @@ def options_from(data: dict[str, Any], operation: str) -> ApplyOptions:
     """What is not given is as in `ApplyOptions`."""
     names = {"allowRecreate": "allow_recreate"}
     return ApplyOptions(**{names.get(key, key): value for key, value in data.items()}, operation=operation)
+
+
+def way_to(way: WayIn) -> dict[str, Any]:
+    return {
+        "channel": way.channel.value,
+        "user": way.user,
+        "root": str(way.root),
+        "run": str(way.run),
+        "argv": list(way.argv),
+        "master": list(way.master),
+        "control": None if way.control is None else str(way.control),
+        "entry": None if way.entry is None else str(way.entry),
+    }
+
+
+def way_from(data: Any) -> WayIn:
+    return WayIn(
+        channel=Channel(data["channel"]),
+        user=str(data["user"]),
+        root=Path(data["root"]),
+        run=Path(data["run"]),
+        argv=tuple(map(str, data["argv"])),
+        master=tuple(map(str, data["master"])),
+        control=None if data["control"] is None else Path(data["control"]),
+        entry=None if data["entry"] is None else Path(data["entry"]),
+    )

@@ -7,11 +7,11 @@ from typing import Any
 
 from reconciler.api.cache_forms import cleared_to, view_to
 from reconciler.api.endpoints import Call, Work
-from reconciler.api.forms import info_to, listing, options_from, ref_to, trash_to
+from reconciler.api.forms import info_to, listing, options_from, ref_to, trash_to, way_to
 from reconciler.api.metrics import exposition
 from reconciler.api.plan_forms import result_to
 from reconciler.api.requests import desired_from
-from reconciler.api.service import ApplyOptions, Approve, Reporter, Source, VmRef, VmVerb, WaitFor
+from reconciler.api.service import ApplyOptions, Approve, Reporter, Source, SshOptions, VmRef, VmVerb, WaitFor
 from reconciler.model.plan import Plan
 
 NOTHING = "none"
@@ -133,7 +133,15 @@ def resume(call: Call) -> Any:
 
 
 def ssh(call: Call) -> Any:
-    return {"argv": call.service.ssh_argv(_ref(call), call.body.get("command"), call.body.get("tty"))}
+    body = call.body
+    options = SshOptions(
+        user=body.get("user"), lend_agent=body.get("lendAgent", False), forwards=tuple(body.get("forwards", ()))
+    )
+    return {"argv": call.service.ssh_argv(_ref(call), body.get("command"), body.get("tty"), options)}
+
+
+def way(call: Call) -> Any:
+    return way_to(call.service.way_in(_ref(call), call.body.get("user")))
 
 
 def ssh_config(call: Call) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from reconciler.api import handlers
 from reconciler.api.endpoints import Endpoint, Kind
 from reconciler.api.handlers import NOTHING
-from reconciler.api.service import VmVerb, WaitFor
-from reconciler.api.shapes import END, NAME, TEXT, Schema, schema
+from reconciler.api.service import Channel, VmVerb, WaitFor
+from reconciler.api.shapes import END, NAME, TEXT, USER, Schema, schema
 from reconciler.model.desired import DesiredState
 
 _TEXT: Schema = {"type": "string"}
@@ -14,6 +14,7 @@ _MAYBE_TEXT: Schema = {"type": ["string", "null"]}
 _MAYBE_NAME: Schema = {"anyOf": [NAME, {"type": "null"}]}
 # `dev`, `vm/dev`, `demo/dev`.
 _REFERENCE: Schema = {"type": "string", "pattern": f"^[a-z][a-z0-9/-]{{0,130}}{END}"}
+_MAYBE_USER: Schema = {"anyOf": [USER, {"type": "null"}]}
 _DIGEST: Schema = {"type": "string", "pattern": f"^[0-9a-f]{{4,64}}{END}"}
 _EXPECT: Schema = {
     "type": "string",
@@ -191,8 +192,25 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             [],
             command={"anyOf": [{"type": "array", "items": TEXT}, {"type": "null"}]},
             tty={"type": ["boolean", "null"]},
+            user=_MAYBE_USER,
+            lendAgent={"type": "boolean", "description": "Whether programs in the guest may use the caller's ssh agent."},
+            forwards={"type": "array", "items": TEXT, "description": "`-L`, `-R`, `-D` and their values."},
         ),
         answer=_answer(argv={"type": "array", "items": _TEXT}),
+    ),
+    Endpoint(
+        method="POST", path=f"{_VM}/way", name="way", summary="How commands are run in a running VM.",
+        handler=handlers.way, body_optional=True, example={}, body=_object([], user=_MAYBE_USER),
+        answer=_answer(
+            channel={"enum": [channel.value for channel in Channel]},
+            user=_TEXT,
+            root=_TEXT,
+            run=_TEXT,
+            argv={"type": "array", "items": _TEXT},
+            master={"type": "array", "items": _TEXT},
+            control=_MAYBE_TEXT,
+            entry=_MAYBE_TEXT,
+        ),
     ),
     Endpoint(
         method="GET", path=f"{_VM}/console", name="console", summary="The file that a VM's serial console is written to.",

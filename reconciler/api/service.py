@@ -159,6 +159,54 @@ class ServiceInfo:
     sources: tuple[SourceInfo, ...] = ()
 
 
+class Channel(StrEnum):
+    """What leads into a guest."""
+
+    SSH = "ssh"
+    AGENT = "agent"
+    """The VMM's own line to the guest's agent: without a network, without a terminal, as root."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SshOptions:
+    """What is asked of a connection beyond getting in.
+
+    Parameters
+    ----------
+    user: who to be there; None for the VM's `user`.
+    lend_agent: whether programs in the guest may use the caller's ssh agent.
+    forwards: `-L`, `-R`, `-D` with their values, word by word.
+    """
+
+    user: str | None = None
+    lend_agent: bool = False
+    forwards: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WayIn:
+    """How commands are run in a VM.
+
+    Parameters
+    ----------
+    user: who runs them there.
+    argv: of ssh, up to the command, which is one word more; empty over the agent.
+    master: of ssh, makes the connection that `argv` joins; empty if there can be none.
+    control: where that connection listens.
+    entry: where `argv` may be written down while that connection stands, for who comes next; None if it is not usual.
+    root, run: the two folders of the VM.
+    """
+
+    channel: Channel
+    user: str
+    root: Path
+    run: Path
+    argv: tuple[str, ...] = ()
+    master: tuple[str, ...] = ()
+    control: Path | None = None
+    entry: Path | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SshConfig:
     """What OpenSSH's own programs are to know of the VMs.
@@ -265,8 +313,13 @@ class Service(Protocol):
     def clear_blobs(self, dry_run: bool) -> Cleared:
         """Empties the cache of blobs that came from registries; no image needs them. With `dry_run` only counts."""
 
-    def ssh_argv(self, ref: VmRef, command: Sequence[str] | None, tty: bool | None) -> list[str]:
+    def ssh_argv(
+        self, ref: VmRef, command: Sequence[str] | None, tty: bool | None, options: SshOptions | None = None
+    ) -> list[str]:
         """The ssh command line that enters a running VM, host key pinned. `command` arrives in the guest word by word."""
+
+    def way_in(self, ref: VmRef, user: str | None) -> WayIn:
+        """How commands are run in a running VM: by ssh where it has a network, else by its agent."""
 
     def ssh_config(self) -> SshConfig:
         """All VMs of the state directory as hosts for OpenSSH's own programs."""

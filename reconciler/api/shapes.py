@@ -47,6 +47,7 @@ _ADDRESS = f"{_OCTET}(\\.{_OCTET}){{3}}"
 NAME: Schema = {"type": "string", "pattern": f"^[a-z][a-z0-9-]{{0,62}}{END}"}
 # A zero ends what the kernel takes for a word.
 TEXT: Schema = {"type": "string", "pattern": "^[^\\x00]*$"}
+USER: Schema = {"type": "string", "pattern": f"^[A-Za-z_][A-Za-z0-9_.-]{{0,31}}{END}"}
 _SUITE: Schema = {"type": "string", "pattern": f"^[a-z][a-z0-9-]{{0,39}}{END}"}
 _PACKAGE: Schema = {"type": "string", "pattern": f"^[a-z0-9][a-z0-9+.-]{{1,99}}{END}"}
 _IDENTITY: Schema = {"type": "string", "pattern": f"^[0-9a-f]{{8,64}}{END}"}
@@ -110,7 +111,7 @@ _FIELDS: Mapping[tuple[type, str], Schema] = {
     (Vm, "memory"): _SIZE,
     (Vm, "disk"): _SIZE,
     (Vm, "network"): NAME,
-    (Vm, "user"): {"type": "string", "pattern": f"^[A-Za-z_][A-Za-z0-9_.-]{{0,31}}{END}"},
+    (Vm, "user"): USER,
     (Vm, "ttl"): {"anyOf": [_DURATION, {"type": "null"}]},
     (Dependency, "vm"): NAME,
     (Rule, "name"): {"type": "string", "pattern": f"^[A-Za-z0-9._*?\\[\\]!-]{{1,128}}{END}"},

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from reconciler.api.service import Service
+from reconciler.api.service import Service, WayIn
 from reconciler.lib.paths import Paths
 
 # ruff: noqa: PLC0415  # most of what the daemon wires is not needed to print a help text
@@ -41,6 +41,15 @@ def service(*, sweep: bool = True) -> Iterator[Service]:
         yield opened
     finally:
         opened.close()
+
+
+def run_by_agent(
+    way: WayIn, command: Sequence[str], *, cwd: str | None, env: Mapping[str, str], timeout: float | None
+) -> int:
+    """Runs a command in a guest over the VMM's line to its agent, from this process even beside a controller."""
+    from reconciler.daemon.by_agent import run_command
+
+    return run_command(way, command, cwd=cwd, env=env, timeout=timeout)
 
 
 def run_controller(sources: Sequence[Path], log_format: str) -> None:

@@ -10,7 +10,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.api.service import CacheView, Cleared, ServiceInfo, SshConfig, TrashEntry, VmRef, VmVerb, WaitFor
+from reconciler.api.service import (
+    CacheView,
+    Cleared,
+    ServiceInfo,
+    SshConfig,
+    SshOptions,
+    TrashEntry,
+    VmRef,
+    VmVerb,
+    WaitFor,
+    WayIn,
+)
 from reconciler.daemon import views
 from reconciler.daemon.engine import Engine
 from reconciler.lib.clock import Clock, SystemClock
@@ -145,8 +156,17 @@ class LocalService:
 
         return retention.clear_blobs(self._engine.paths, dry_run)
 
-    def ssh_argv(self, ref: VmRef, command: Sequence[str] | None, tty: bool | None) -> list[str]:
-        return views.ssh_argv(self._engine, ref, command, tty)
+    def ssh_argv(
+        self, ref: VmRef, command: Sequence[str] | None, tty: bool | None, options: SshOptions | None = None
+    ) -> list[str]:
+        from reconciler.daemon import entering
+
+        return entering.ssh_argv(self._engine, ref, command, tty, options or SshOptions())
+
+    def way_in(self, ref: VmRef, user: str | None) -> WayIn:
+        from reconciler.daemon import entering
+
+        return entering.way_in(self._engine, ref, user)
 
     def ssh_config(self) -> SshConfig:
         from reconciler.daemon import sshconfig

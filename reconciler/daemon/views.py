@@ -1,19 +1,18 @@
-"""What is read without changing anything: statuses, the trash, the way into a guest."""
+"""What is read without changing anything: statuses, the trash."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from reconciler.api.service import TrashEntry, VmRef
+from reconciler.api.service import TrashEntry
 from reconciler.daemon.engine import Engine
 from reconciler.drivers.vmm.probe import Vmm
 from reconciler.lib.errors import BangerError
 from reconciler.lib.paths import Paths
-from reconciler.model.ids import host_alias
 from reconciler.model.observed import ObservedVm, Unknown
 from reconciler.model.status import ObjectStatus
-from reconciler.observe.guests import Readiness, endpoint, look_at_all
+from reconciler.observe.guests import Readiness, look_at_all
 from reconciler.observe.status import environment_status, network_statuses, vm_status
 from reconciler.observe.vms import observe_processes, observe_vm
 
@@ -99,28 +98,6 @@ def trash(paths: Paths) -> list[TrashEntry]:
         )
         for name, manifest in entries(paths)
     ]
-
-
-def ssh_argv(engine: Engine, ref: VmRef, command: Sequence[str] | None, tty: bool | None) -> list[str]:
-    from reconciler.drivers.guest.ssh import ssh_argv as build  # noqa: PLC0415
-
-    vm = observe_vms(engine, ref.environment).get(ref.name)
-    if vm is None or not vm.running:
-        raise BangerError(f"vm {ref} is not running", hint=f"banger vm start {ref}")
-    there = endpoint(vm, 22)
-    if there is None:
-        raise BangerError(f"vm {ref} has no network, so ssh cannot reach it", hint="banger logs shows its console")
-    place = engine.paths.vm(ref.environment, ref.name)
-    return build(
-        host=there[0],
-        port=there[1],
-        key=engine.paths.client_key,
-        known_hosts=place.known_hosts,
-        alias=host_alias(vm.id),
-        user=vm.spec.user,
-        command=command,
-        tty=tty,
-    )
 
 
 def _disk_usage(folder: Path) -> int:

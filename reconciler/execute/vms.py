@@ -92,6 +92,8 @@ def create(action: CreateVm, tools: Tools, progress: Progress) -> None:
 
 def update(action: UpdateVm, tools: Tools) -> None:
     """Records only: what needs a restart takes effect with the next start."""
+    # It was made for the user that the VM had.
+    tools.paths.vm(tools.environment, action.name).ssh_entry.unlink(missing_ok=True)
     row = row_of(action.name, tools)
     halted = None if action.release else row.halted
     tools.inventory.put_vm(dataclasses.replace(row, spec=action.vm, address=action.address, halted=halted))

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from reconciler.lib import runtime
 from reconciler.lib.errors import BangerError
 
 HELPER_SOCKET = Path("/run/banger/helper.sock")
 BUILDER_SOCKET = Path("/run/banger/builder.sock")
-SERVICE_RUNTIME = Path("/run/banger/controller")
+SERVICE_RUNTIME = Path(runtime.OF_SERVICE)
 """RuntimeDirectory= of the system's controller, which runs as a user of its own."""
 SYSTEM_SPEC = Path("/etc/banger/banger.yaml")
 
@@ -54,9 +55,7 @@ class Paths:
     @classmethod
     def _of_root(cls) -> Paths:
         state = Path("/var/lib/banger")
-        # If the state is the system service's, so is the socket that root asks it by.
-        runtime = Path("/run/banger") if owner(state) in (0, None) else SERVICE_RUNTIME
-        return cls(state, Path("/var/cache/banger"), runtime, Path("/etc/banger"))
+        return cls(state, Path("/var/cache/banger"), Path(runtime.of_root()), Path("/etc/banger"))
 
     @classmethod
     def _of_user(cls, env: Mapping[str, str], uid: int) -> Paths:
@@ -70,7 +69,7 @@ class Paths:
         return cls(
             xdg("XDG_STATE_HOME", user / ".local/state"),
             xdg("XDG_CACHE_HOME", user / ".cache"),
-            xdg("XDG_RUNTIME_DIR", user / ".local/state/banger-run"),
+            Path(runtime.folder(env, uid)),
             xdg("XDG_CONFIG_HOME", user / ".config"),
         )
 
@@ -239,6 +238,11 @@ class VmPaths:
     def ssh_shared(self) -> Path:
         """Where connections to the guest listen that several ssh commands share: the beginning of their paths."""
         return self.run / "ssh"
+
+    @property
+    def ssh_entry(self) -> Path:
+        """How the shared connection of `banger exec` is joined: there only while it may stand (`cli.warm`)."""
+        return self.run / "ssh.entry"
 
     @property
     def serial(self) -> Path:

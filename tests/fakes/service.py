@@ -12,15 +12,18 @@ from reconciler.api.service import (
     ApplyResult,
     Approve,
     CacheView,
+    Channel,
     Cleared,
     Reporter,
     ServiceInfo,
     Source,
     SshConfig,
+    SshOptions,
     TrashEntry,
     VmRef,
     VmVerb,
     WaitFor,
+    WayIn,
 )
 from reconciler.lib.errors import UsageError
 from reconciler.model.actions import BuildImage, CreateVm, EvictEntries, StartVm, StopVm, TrashVm
@@ -156,6 +159,15 @@ CLEARED = Cleared(folder=Path("/nonexistent/oci"), blobs=47, size=1288490189)
 INFO = ServiceInfo(version="0", pid=1, state=Path("/nonexistent/state"), controller=False, since=1000.0)
 
 
+WAY = WayIn(
+    channel=Channel.SSH,
+    user="root",
+    root=Path("/nonexistent/root"),
+    run=Path("/nonexistent/run"),
+    argv=("ssh", "-p", "2222", "--", "127.0.0.1"),
+)
+
+
 @dataclass
 class FakeService:
     """Set the attributes that a test is about; `calls` holds every call as a tuple."""
@@ -176,6 +188,7 @@ class FakeService:
     paused: set[tuple[str, str | None]] = field(default_factory=set)
     the_info: ServiceInfo = INFO
     ssh_file: Path = Path("/nonexistent/state/ssh/config")
+    way: WayIn = WAY
     ssh_text: str = "Host dev.demo.vm\n"
     the_cache: CacheView = CACHE
     the_cleared: Cleared = CLEARED
@@ -273,9 +286,16 @@ class FakeService:
         self._called("clear_blobs", dry_run)
         return self.the_cleared
 
-    def ssh_argv(self, ref: VmRef, command: Sequence[str] | None, tty: bool | None) -> list[str]:
-        self._called("ssh_argv", str(ref), None if command is None else list(command), tty)
+    def ssh_argv(
+        self, ref: VmRef, command: Sequence[str] | None, tty: bool | None, options: SshOptions | None = None
+    ) -> list[str]:
+        more = () if options in (None, SshOptions()) else (options,)
+        self._called("ssh_argv", str(ref), None if command is None else list(command), tty, *more)
         return [*self.argv, *(command or ())]
+
+    def way_in(self, ref: VmRef, user: str | None) -> WayIn:
+        self._called("way_in", str(ref), user)
+        return self.way
 
     def ssh_config(self) -> SshConfig:
         self._called("ssh_config")

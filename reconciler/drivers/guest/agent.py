@@ -177,6 +177,20 @@ class Agent:
             pause = min(_LONGEST_PAUSE, 2 * pause)
         return finished
 
+    def open_file(self, path: str, mode: str) -> int:
+        """Opens a file of the guest (fopen(3) has the modes), for `read_some`, until `close_file`."""
+        return _number(
+            {"handle": self.ask("guest-file-open", {"path": path, "mode": mode})}, "handle", "guest-file-open"
+        )
+
+    def close_file(self, handle: int) -> None:
+        self.ask("guest-file-close", {"handle": handle})
+
+    def read_some(self, handle: int) -> bytes:
+        """What comes next of an open file, at most CHUNK bytes; nothing at its end, which may be further on later."""
+        answer = self.ask("guest-file-read", {"handle": handle, "count": CHUNK})
+        return _bytes(answer.get("buf-b64", "")) if isinstance(answer, dict) else b""
+
     def read_file(self, path: str, sink: Callable[[bytes], object], *, limit: int | None = None) -> int:
         """Hands a file of the guest to `sink`, piece by piece, and returns how many bytes it had.
 
@@ -185,13 +199,12 @@ class Agent:
         count = 0
         with self._opened(path, "r") as handle:
             while True:
-                answer = self.ask("guest-file-read", {"handle": handle, "count": CHUNK})
-                data = _bytes(answer.get("buf-b64", "")) if isinstance(answer, dict) else b""
+                data = self.read_some(handle)
                 count += len(data)
                 if limit is not None and count > limit:
                     raise AgentError(f"{path} in the guest has more than {limit} bytes")
                 sink(data)
-                if not data or answer.get("eof"):
+                if not data:
                     return count
 
     def write_file(self, path: str, pieces: Sequence[bytes] | Iterator[bytes], *, append: bool = False) -> int:
@@ -211,15 +224,13 @@ class Agent:
 
     @contextmanager
     def _opened(self, path: str, mode: str) -> Iterator[int]:
-        handle = _number(
-            {"handle": self.ask("guest-file-open", {"path": path, "mode": mode})}, "handle", "guest-file-open"
-        )
+        handle = self.open_file(path, mode)
         try:
             yield handle
         finally:
             # The agent keeps a file open until it is told otherwise; one that is gone keeps nothing.
             try:
-                self.ask("guest-file-close", {"handle": handle})
+                self.close_file(handle)
             except AgentError:
                 pass
 

@@ -24,10 +24,10 @@ class Readiness:
 
 def endpoint(vm: ObservedVm, guest_port: int) -> tuple[str, int] | None:
     """Where a port of the guest is reached from this host, or None if it cannot be."""
-    if vm.spec.network == USER_NETWORK:
+    if vm.network == USER_NETWORK:
         port = vm.forwards.get(str(guest_port))
         return ("127.0.0.1", port) if port else None
-    return (str(vm.address), guest_port) if vm.spec.bridged and vm.address else None
+    return (str(vm.lease), guest_port) if vm.bridged and vm.lease else None
 
 
 def look(vm: ObservedVm, environment: str, paths: Paths, timeout: float) -> Readiness:

@@ -12,6 +12,9 @@ from pathlib import Path
 from reconciler.drivers.guest.ssh import quoted
 from reconciler.lib.run import run, which
 
+PERSIST_SECONDS = 300
+"""How long a connection of banger's own outlives the last command that used it."""
+
 _SUN_PATH = 108  # sizeof sockaddr_un.sun_path on Linux: unix(7)
 _SUFFIX = 17  # a dot and 16 random characters, under which ssh makes the socket before it renames it (mux.c)
 _USER = 16  # longer names are rare
@@ -28,6 +31,19 @@ def pattern(prefix: Path) -> str | None:
     return f'{quoted(prefix)[:-1]}.%p.%r"' if longest < _SUN_PATH else None
 
 
+def own(prefix: Path, user: str) -> Path | None:
+    """Where the connection listens that banger's own commands share; None if the path is too long for a socket."""
+    control = prefix.with_name(f"{prefix.name}.{user}")
+    return control if len(str(control).encode()) + _SUFFIX < _SUN_PATH else None
+
+
+def master(argv: list[str], control: Path) -> list[str]:
+    """The command that makes the shared connection, and returns once it stands, from that which enters a guest."""
+    # The first of two values counts, so ours come first.
+    words = ["ControlMaster=yes", f"ControlPath={quoted(control)}", f"ControlPersist={PERSIST_SECONDS}"]
+    return [argv[0], "-M", "-N", "-f", *(word for option in words for word in ("-o", option)), *argv[1:]]
+
+
 def end(prefix: Path) -> None:
     """Ends the connections below `prefix`; sockets that nobody listens at go as well.
 
@@ -37,7 +53,7 @@ def end(prefix: Path) -> None:
     program = which("ssh")
     for name in glob.glob(f"{glob.escape(str(prefix))}.*"):  # noqa: PTH207  # Path.glob would read the prefix as a pattern
         control = Path(name)
-        if program is not None:
+        if program is not None and control.is_socket():
             option = f"ControlPath={quoted(control)}"
             run([program, "-F", "none", "-o", option, "-O", "exit", "--", "vm"], timeout=_END_SECONDS, check=False)
         control.unlink(missing_ok=True)

@@ -28,6 +28,9 @@ def ssh_argv(
     user: str = "root",
     command: Sequence[str] | None = None,
     tty: bool | None = None,
+    control: Path | None = None,
+    lend_agent: bool = False,
+    forwards: Sequence[str] = (),
     extra_options: Sequence[str] = (),
 ) -> list[str]:
     """The argument list of one ssh connection.
@@ -38,6 +41,9 @@ def ssh_argv(
     key: the private client key. known_hosts: the file with the guest's key under `alias`.
     command: program and arguments, which arrive in the guest exactly as given; None or empty for a login shell.
     tty: True forces a terminal, False forbids one, None leaves it to ssh.
+    control: where a shared connection listens, if there is one: it is joined, and never made.
+    lend_agent: whether programs in the guest may use the caller's ssh agent; logging in never does.
+    forwards: `-L`, `-R` and `-D` with their values, word by word.
     extra_options: more `-o` settings, as `Name=value`. ssh takes the first of two equal names, which is ours.
 
     Raises BangerError for a path that ssh's configuration cannot express.
@@ -45,7 +51,7 @@ def ssh_argv(
     options = [
         f"IdentityFile={quoted(key)}",
         "IdentitiesOnly=yes",
-        "IdentityAgent=none",
+        *(["ForwardAgent=yes"] if lend_agent else ["IdentityAgent=none"]),
         "PreferredAuthentications=publickey",
         "BatchMode=yes",
         "StrictHostKeyChecking=yes",
@@ -55,11 +61,13 @@ def ssh_argv(
         "UpdateHostKeys=no",
         "VerifyHostKeyDNS=no",
         "CheckHostIP=no",
-        "ControlPath=none",
+        f"ControlPath={'none' if control is None else quoted(control)}",
         f"ConnectTimeout={CONNECT_TIMEOUT}",
         f"ServerAliveInterval={ALIVE_INTERVAL}",
         "ServerAliveCountMax=3",
         "LogLevel=ERROR",
+        # A port that was asked for and cannot be had is a failure, not a warning that scrolls away.
+        *(["ExitOnForwardFailure=yes"] if forwards else []),
         *extra_options,
     ]
     argv = ["ssh", "-F", "none", "-p", str(port), "-l", user]
@@ -67,7 +75,7 @@ def ssh_argv(
         argv.append("-tt" if tty else "-T")
     for option in options:
         argv += ["-o", option]
-    argv += ["--", host]
+    argv += [*forwards, "--", host]
     if command:
         # The server hands one string to the user's shell (RFC 4254 6.5): quoted here, it is split there as it was.
         argv.append(shlex.join(command))
