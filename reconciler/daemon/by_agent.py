@@ -16,6 +16,8 @@ from reconciler.lib.paths import VmPaths
 
 TIMED_OUT = 124
 _GRACE_SECONDS = 10.0
+_ANSWER_SECONDS = 60.0
+"""Others may want something of the agent too, and a MiB at a time takes an emulated guest a while."""
 _PATIENCE = 3
 
 
@@ -48,7 +50,7 @@ def run_command(
         del pending[: len(taken)]
         return taken
 
-    agent = Agent(VmPaths(way.root, way.run))
+    agent = Agent(VmPaths(way.root, way.run), _ANSWER_SECONDS)
     previous: dict[int, Any] = {}
     try:
         for number in FORWARDED:

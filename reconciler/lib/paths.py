@@ -75,7 +75,7 @@ class Paths:
 
     def require_own(self) -> None:
         """Raises BangerError if this is root and the state is the system service's, which goes by its own uid."""
-        holder = owner(self.state)
+        holder = runtime.owner(self.state)
         if os.geteuid() == 0 and self.runtime == SERVICE_RUNTIME and holder not in (0, None):
             raise BangerError(
                 f"{self.state} belongs to the service banger-controller, which does not run",
@@ -179,14 +179,6 @@ class Paths:
 
     def tools_disk(self, identity: str) -> ToolsPaths:
         return ToolsPaths(self.tools / identity)
-
-
-def owner(path: Path) -> int | None:
-    """The uid that owns a path; None if it is not there or cannot be asked for."""
-    try:
-        return path.stat().st_uid
-    except OSError:
-        return None
 
 
 @dataclass(frozen=True, slots=True)

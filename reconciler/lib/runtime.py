@@ -29,8 +29,12 @@ def folder(env: Mapping[str, str], uid: int) -> str:
 
 def of_root() -> str:
     """Root's own, or, where the state is the system service's, that of the socket by which root asks it."""
+    return _OF_ROOT if owner(_STATE_OF_ROOT) in (0, None) else OF_SERVICE
+
+
+def owner(path: str | os.PathLike[str]) -> int | None:
+    """The uid that owns a path; None if it is not there or cannot be asked for."""
     try:
-        holder = os.stat(_STATE_OF_ROOT).st_uid
+        return os.stat(path).st_uid
     except OSError:
-        holder = 0
-    return _OF_ROOT if holder == 0 else OF_SERVICE
+        return None

@@ -24,8 +24,8 @@ def run_line(words: Sequence[str], mark: str, *, cwd: str | None = None, env: Ma
     The shell stays and passes on how the command ended: a signal is no exit code of sshd's, and 128+n of a shell.
     """
     settings = [f"{MARK}={mark}", *(f"{name}={value}" for name, value in (env or {}).items())]
-    # bash tells on its stderr which signal ended a command.
-    line = f"exec 3>&2 2>/dev/null; env {' '.join(map(quote, (*settings, *words)))} 2>&3 3>&-; exit $?"
+    # A shell tells on its stderr which signal ended a command; dash, on that which the command had.
+    line = f"exec 3>&2 2>/dev/null; (exec env {' '.join(map(quote, (*settings, *words)))} 2>&3 3>&-); exit $?"
     return line if cwd is None else f"cd {quote(cwd)} || exit 126; {line}"
 
 

@@ -13,11 +13,13 @@ from reconciler.api.server import Server
 from reconciler.api.service import (
     ApplyOptions,
     ApplyResult,
+    Channel,
     Service,
     ServiceInfo,
     Source,
     SourceInfo,
     SshConfig,
+    SshOptions,
     TrashEntry,
     VmRef,
     VmVerb,
@@ -240,11 +242,20 @@ def test_ways_into_a_vm(service: FakeService, remote: RemoteService) -> None:
     assert remote.ssh_argv(DEV, ["echo", "a b", "ü"], False) == [*service.argv, "echo", "a b", "ü"]
     assert remote.ssh_argv(DEV, None, None) == service.argv
     assert service.calls[-1] == ("ssh_argv", "demo/dev", None, None)
+    more = SshOptions(user="me", lend_agent=True, forwards=("-L", "1:h:2"))
+    remote.ssh_argv(DEV, None, None, more)
+    assert service.calls[-1] == ("ssh_argv", "demo/dev", None, None, more)
+    assert remote.way_in(DEV, None) == service.way
+    service.way = dataclasses.replace(
+        service.way, channel=Channel.AGENT, argv=(), master=("ssh", "-M"), control=Path("/c"), entry=Path("/e f")
+    )
+    assert remote.way_in(DEV, "me") == service.way
+    assert service.calls[-1] == ("way_in", "demo/dev", "me")
     assert remote.console_log(DEV) == service.log
 
 
 def test_ssh_config(service: FakeService, remote: RemoteService, tmp_path: Path) -> None:
-    service.ssh_file, service.ssh_text = tmp_path / "a folder" / "config", "Host dev.demo.vm\n  # ü\n"
+    service.ssh_file, service.ssh_text = tmp_path / "a config", "Host dev.demo.vm\n  # ü\n"
     assert remote.ssh_config() == SshConfig(path=service.ssh_file, text=service.ssh_text, kept=False)
     remote.keep_ssh_config(True)
     assert remote.ssh_config().kept

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from reconciler.api.service import ApplyOptions, TrashEntry, VmVerb
+from reconciler.api.service import ApplyOptions, Channel, SshOptions, TrashEntry, VmVerb, WayIn
 from reconciler.cli import resources, wire
 from reconciler.cli.commands import enter, logs
 from reconciler.lib.errors import BangerError
@@ -32,16 +34,19 @@ def became(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize(
-    ("args", "ref", "command", "tty"),
+    ("args", "ref", "command", "tty", "options"),
     [
-        (("ssh", "dev"), "demo/dev", None, None),
-        (("ssh", "dev", "uname", "-a"), "demo/dev", ["uname", "-a"], None),
-        (("ssh", "--tty", "demo/dev", "--", "top"), "demo/dev", ["top"], True),
-        (("exec", "dev", "--", "cat", "/etc/os-release"), "demo/dev", ["cat", "/etc/os-release"], False),
-        (("exec", "dev", "ls", "-l", "--help"), "demo/dev", ["ls", "-l", "--help"], False),
-        (("exec", "dev", "--", "--", "-x"), "demo/dev", ["--", "-x"], False),
-        (("exec", "vm/dev", "sh", "-c", "echo 'a b' $X"), "demo/dev", ["sh", "-c", "echo 'a b' $X"], False),
-        (("exec", "vm/demo/dev", "-f"), "demo/dev", ["-f"], False),
+        (("ssh", "dev"), "demo/dev", None, None, ()),
+        (("ssh", "dev", "uname", "-a"), "demo/dev", ["uname", "-a"], None, ()),
+        (("ssh", "--tty", "demo/dev", "--", "top"), "demo/dev", ["top"], True, ()),
+        (("ssh", "-A", "--user", "me", "dev"), "demo/dev", None, None, (SshOptions(user="me", lend_agent=True),)),
+        (
+            ("ssh", "-L", "1:h:2", "-L", "3:h:4", "-R", "5:h:6", "-D", "7", "dev", "-L", "mine"),
+            "demo/dev",
+            ["-L", "mine"],
+            None,
+            (SshOptions(forwards=("-L", "1:h:2", "-L", "3:h:4", "-R", "5:h:6", "-D", "7")),),
+        ),
     ],
 )
 def test_the_process_becomes_ssh(
@@ -52,11 +57,82 @@ def test_the_process_becomes_ssh(
     ref: str,
     command: list[str] | None,
     tty: bool | None,
+    options: tuple[SshOptions, ...],
 ) -> None:
     run(*args)
-    assert service.calls[-1] == ("ssh_argv", ref, command, tty)
+    assert service.calls[-1] == ("ssh_argv", ref, command, tty, *options)
     assert became == [("/usr/bin/ssh", [*service.argv, *(command or [])])]
     assert service.closed == 1
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What would have been run in a guest; it exits with 7."""
+    seen: list[tuple[Any, ...]] = []
+
+    def over_ssh(entry: list[str], command: list[str], **more: Any) -> int:
+        seen.append(("ssh", entry, command, more))
+        return 7
+
+    def by_agent(way: WayIn, command: list[str], **more: Any) -> int:
+        seen.append(("agent", way.user, command, more))
+        return 7
+
+    monkeypatch.setattr(enter.joining, "require", lambda program, package: f"/usr/bin/{program}")
+    monkeypatch.setattr(enter.guestrun, "over_ssh", over_ssh)
+    monkeypatch.setattr(wire, "run_by_agent", by_agent)
+    return seen
+
+
+PLAIN: dict[str, Any] = {"tty": False, "cwd": None, "env": {}, "timeout": None}
+
+
+@pytest.mark.parametrize(
+    ("args", "ref", "user", "command", "more"),
+    [
+        (("dev", "--", "cat", "/etc/os-release"), "demo/dev", None, ["cat", "/etc/os-release"], {}),
+        (("dev", "ls", "-l", "--help"), "demo/dev", None, ["ls", "-l", "--help"], {}),
+        (("dev", "--", "--", "-x"), "demo/dev", None, ["--", "-x"], {}),
+        (("vm/dev", "sh", "-c", "echo 'a b' $X"), "demo/dev", None, ["sh", "-c", "echo 'a b' $X"], {}),
+        (("vm/demo/dev", "-f"), "demo/dev", None, ["-f"], {}),
+        (("-it", "dev", "top"), "demo/dev", None, ["top"], {"tty": True}),
+        (("--user", "me", "--cwd", "/srv", "dev", "ls"), "demo/dev", "me", ["ls"], {"cwd": "/srv"}),
+        (("--env", "A=b=c", "--env", "D=", "dev", "ls"), "demo/dev", None, ["ls"], {"env": {"A": "b=c", "D": ""}}),
+        (("--timeout", "2m", "dev", "ls"), "demo/dev", None, ["ls"], {"timeout": 120.0}),
+    ],
+)
+def test_exec_runs_it_in_the_guest(
+    run: Run,
+    service: FakeService,
+    ran: list[tuple[Any, ...]],
+    args: tuple[str, ...],
+    ref: str,
+    user: str | None,
+    command: list[str],
+    more: dict[str, Any],
+) -> None:
+    assert run("exec", *args).exit_code == 7
+    assert service.calls[-1] == ("way_in", ref, user)
+    assert ran == [("ssh", ["/usr/bin/ssh", *service.way.argv], command, {**PLAIN, **more})]
+    assert service.closed == 1
+
+
+def test_exec_without_a_network_asks_the_agent_and_v_says_so(
+    run: Run, service: FakeService, ran: list[tuple[Any, ...]]
+) -> None:
+    assert "over ssh, as root" in run("exec", "-v", "dev", "ls").stderr
+    service.way = dataclasses.replace(service.way, channel=Channel.AGENT)
+    result = run("exec", "-v", "dev", "ls")
+    assert (result.exit_code, "over the agent" in result.stderr) == (7, True)
+    assert ran[-1] == ("agent", "root", ["ls"], {"cwd": None, "env": {}, "timeout": None})
+    refused = run("exec", "-t", "dev", "top")
+    assert (refused.exit_code, "no terminal" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["1A", "A-B", "ü", ""])
+def test_what_is_no_variable_is_refused(run: Run, ran: list[tuple[Any, ...]], name: str) -> None:
+    assert run("exec", "--env", f"{name}=x", "dev", "ls").exit_code == 2
+    assert ran == []
 
 
 @pytest.mark.parametrize("args", [("exec", "dev"), ("exec", "dev", "--"), ("exec",), ("ssh",)])

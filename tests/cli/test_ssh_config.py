@@ -20,6 +20,7 @@ OLD = b"# mine\r\nHost *\n  User me\n\n\tPort 2\n# no newline at the end"
 @pytest.fixture
 def config(tmp_path: Path, service: FakeService) -> Path:
     service.ssh_file = tmp_path / "state" / "ssh" / "config"
+    service.ssh_file.parent.mkdir(parents=True)
     return tmp_path / "me" / ".ssh" / "config"
 
 
@@ -89,7 +90,6 @@ def test_two_choices_are_none(run: Run, config: Path, service: FakeService) -> N
 def test_what_ssh_would_not_read_is_not_installed(
     run: Run, config: Path, monkeypatch: pytest.MonkeyPatch, service: FakeService
 ) -> None:
-    service.ssh_file.parent.mkdir(parents=True)
     monkeypatch.setattr(os, "geteuid", lambda: service.ssh_file.parent.stat().st_uid + 1)
     monkeypatch.setattr("reconciler.cli.commands.sshconfig.owner", lambda path: 4242)
     done = run("ssh-config", "--install", "--ssh-config", str(config))

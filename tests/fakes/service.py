@@ -303,8 +303,7 @@ class FakeService:
 
     def keep_ssh_config(self, wanted: bool) -> None:
         self._called("keep_ssh_config", wanted)
-        if wanted:
-            self.ssh_file.parent.mkdir(parents=True, exist_ok=True)
+        if wanted and self.ssh_file.parent.is_dir():
             self.ssh_file.write_text(self.ssh_text)
         else:
             self.ssh_file.unlink(missing_ok=True)

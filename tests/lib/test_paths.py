@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.lib import paths as module
+from reconciler.lib import runtime as module
 from reconciler.lib.errors import BangerError
 from reconciler.lib.paths import Paths
 

@@ -11,7 +11,7 @@ from reconciler.cli import sshinclude, wire
 from reconciler.cli.options import option
 from reconciler.cli.terminal import put, say
 from reconciler.lib.errors import BangerError
-from reconciler.lib.paths import owner
+from reconciler.lib.runtime import owner
 
 
 @click.command("ssh-config")

@@ -11,8 +11,6 @@ from __future__ import annotations
 import os
 import secrets
 import select
-import stat
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -22,10 +20,14 @@ from reconciler.lib.errors import BangerError
 from reconciler.model.guestline import BUSYBOX, MARK, signal_line
 
 PIECE = 1 << 20
+"""Bytes of an output in one file."""
+INPUT_PIECE = 1 << 16
+"""Bytes of the input in one: an emulated guest takes in a MiB in seconds, during which nobody else can ask the agent."""
 SLACK = 8
 
 _FOLDER = PurePosixPath("/run/banger/exec")
-_STEP_SECONDS = 10.0
+_AHEAD = 64  # files of the input
+_STEP_SECONDS = 60.0
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 0.25
 
@@ -127,15 +129,14 @@ def run(
     script = [BUSYBOX, "sh", "-c", _SCRIPT, "sh", str(folder), user, cwd or "/", f"{MARK}={mark}"]
     try:
         pid = agent.start([*script, str(len(settings)), *settings, *words])
-        feeder = threading.Thread(target=_feed, args=(agent, folder, streams[0]), daemon=True)
-        feeder.start()
+        stdin = _Input(agent, folder, streams[0])
         outputs = [_Output(agent, folder / name, fd) for name, fd in (("out", streams[1]), ("err", streams[2]))]
         pause = _FIRST_PAUSE
         while (finished := agent.status(pid)) is None:
             for number in orders():
                 agent.start(["/bin/sh", "-c", signal_line(mark, number)])
             # All of them: the second is not to wait for the first to fall silent.
-            moved = sum([output.move() for output in outputs])
+            moved = sum([stdin.move(), *(output.move() for output in outputs)])
             pause = _FIRST_PAUSE if moved else min(_LONGEST_PAUSE, 2 * pause)
             if not moved:
                 time.sleep(pause)
@@ -150,30 +151,52 @@ def run(
             pass  # the folder is memory of a guest that is gone or hangs
 
 
-def _feed(agent: Agent, folder: PurePosixPath, fd: int) -> None:
-    """Writes what can be read from `fd` into the guest, piece by piece."""
-    number = 0
-    try:
-        while data := _read(fd):
-            agent.write_file(str(folder / f"in.{number}"), [data])
-            number += 1
-        agent.write_file(str(folder / "eof"), [])
-    except (AgentError, RefusedError, OSError):
-        # The command has ended, and its folder with it; or the guest has, which the main thread sees.
-        return
+class _Input:
+    """What a command gets to read: from a descriptor of ours to numbered files of the guest."""
 
+    def __init__(self, agent: Agent, folder: PurePosixPath, fd: int) -> None:
+        self._agent = agent
+        self._folder = folder
+        self._fd = fd
+        self._number = 0
+        self._ended = False
 
-def _read(fd: int) -> bytes:
-    """What is there to read, at most PIECE bytes; waits for the first. Nothing at the end, and from a terminal."""
-    if os.isatty(fd):
-        return b""
-    data = os.read(fd, PIECE)
-    while data and len(data) < PIECE and (stat.S_ISREG(os.fstat(fd).st_mode) or select.select([fd], [], [], 0)[0]):
-        more = os.read(fd, PIECE - len(data))
-        if not more:
-            break
-        data += more
-    return data
+    def move(self) -> int:
+        """Moves what can be read at once, one file at most, and returns how much that was."""
+        if self._ended or not self._wanted():
+            return 0
+        # A terminal is somebody's, who does not know that it would be read.
+        data = b"" if os.isatty(self._fd) else self._read()
+        if data is None:
+            return 0
+        if not data:
+            self._ended = True
+            self._agent.write_file(str(self._folder / "eof"), [])
+            return 1
+        self._agent.write_file(str(self._folder / f"in.{self._number}"), [data])
+        self._number += 1
+        return len(data)
+
+    def _wanted(self) -> bool:
+        """Whether the guest has taken what was sent, but for a few files."""
+        if self._number < _AHEAD:
+            return True
+        try:
+            handle = self._agent.open_file(str(self._folder / f"in.{self._number - _AHEAD}"), "r")
+        except RefusedError:
+            return True
+        self._agent.close_file(handle)
+        return False
+
+    def _read(self) -> bytes | None:
+        """What is there, at most INPUT_PIECE bytes; nothing at the end, None if that is not known yet."""
+        data = b""
+        while len(data) < INPUT_PIECE and select.select([self._fd], [], [], 0)[0]:
+            more = os.read(self._fd, INPUT_PIECE - len(data))
+            if not more:
+                return data
+            data += more
+        return data or None
 
 
 class _Output:
