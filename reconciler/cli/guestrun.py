@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
 
 from reconciler.lib import foreground
 from reconciler.model.guestline import run_line, signal_line
+
+TYPE_CHECKING = False  # what typing has by that name, without the time that typing takes to load
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 SSH_FAILED = 255
 """ssh's own exit code (ssh(1), EXIT STATUS)."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 
 from reconciler.lib import runtime
+
+TYPE_CHECKING = False  # what typing has by that name, without the time that typing takes to load
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # ruff: noqa: PTH118, PTH110, PTH123  # pathlib takes longer to load than all that is done here
 

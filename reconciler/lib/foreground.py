@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
-from types import FrameType
-from typing import Any
+
+TYPE_CHECKING = False  # what typing has by that name, without the time that typing takes to load
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType
+    from typing import Any
 
 TIMED_OUT = signal.SIGALRM
 """In place of a signal from outside: the time was up."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+
+TYPE_CHECKING = False  # what typing has by that name, without the time that typing takes to load
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # ruff: noqa: PTH100, PTH116, PTH118  # pathlib takes longer to load than all that is done here
 OF_SERVICE = "/run/banger/controller"

@@ -6,7 +6,10 @@ it and what it starts are found again: that is how signals reach it, for which O
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+TYPE_CHECKING = False  # what typing has by that name, without the time that typing takes to load
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 
 MARK = "BANGER_EXEC"
 BUSYBOX = "/run/banger/busybox"
