@@ -11,7 +11,7 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 
 # The one list of Debian packages. `banger doctor` checks for the same programs; a test holds the two together.
-PACKAGES := busybox-static ca-certificates debian-archive-keyring e2fsprogs git kmod mmdebstrap nftables \
+PACKAGES := bubblewrap busybox-static ca-certificates debian-archive-keyring e2fsprogs git kmod mmdebstrap nftables \
             openssh-client python3-venv qemu-system-x86 squashfs-tools uidmap util-linux
 
 VENV := .venv
@@ -66,7 +66,7 @@ install: packages
 	@$(MAKE) --silent --no-print-directory $(VENV)/.installed
 
 .PHONY: install-dev
-install-dev: PACKAGES += cpio iproute2 nano qemu-utils shellcheck vim
+install-dev: PACKAGES += cpio iproute2 libarchive-tools nano qemu-utils shellcheck squashfs-tools-ng umoci vim
 install-dev: packages
 	@$(MAKE) --silent --no-print-directory $(VENV)/.installed-dev
 

@@ -23,6 +23,7 @@ def examine(paths: Paths) -> tuple[Check, ...]:
         qemu.binary,
         lambda: qemu.accelerators(paths),
         user.namespaces,
+        user.sandboxes,
         user.subordinate_ids,
         network.tun,
         network.helper,

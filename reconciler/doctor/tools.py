@@ -36,6 +36,8 @@ TOOLS = (
     Tool("resize2fs", "e2fsprogs", "grows disks"),
     Tool("ssh", "openssh-client", "enters VMs"),
     Tool("ssh-keygen", "openssh-client", "makes the keys of host and guests"),
+    Tool("bwrap", "bubblewrap", "reads the layers of images in a sandbox"),
+    Tool("prlimit", "util-linux", "bounds what reading an image may take"),
     Tool("unshare", "util-linux", "fences image builds in"),
     Tool("setpriv", "util-linux", "ends children together with banger"),
     Tool("git", "git", "ships workspaces, and brings back what was done in them"),

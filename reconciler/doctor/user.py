@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reconciler.doctor.check import Check, Status
+from reconciler.drivers.images import sandbox
 from reconciler.lib.run import run, which
 
 _SUBIDS = (Path("/etc/subuid"), Path("/etc/subgid"))
@@ -32,6 +33,19 @@ def namespaces() -> Iterator[Check]:
             detail=said[-1] if said else f"unshare failed with exit code {tried.returncode}",
             hint="as root: sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000; or run with sudo",
         )
+
+
+def sandboxes() -> Iterator[Check]:
+    """What layers of images are read in (bwrap(1)). Tried as it will be used."""
+    if which("bwrap") is None:
+        return
+    refused = sandbox.refused()
+    yield Check(
+        name="sandbox",
+        status=Status.FAIL if refused else Status.OK,
+        detail=refused or "may be made",
+        hint=sandbox.HINT if refused else None,
+    )
 
 
 def subordinate_ids() -> Iterator[Check]:

@@ -39,7 +39,7 @@ def test_what_is_missing_is_one_command(run: Run, bare_host: None) -> None:
     result = run("doctor")
     assert result.exit_code == 1
     command = result.stderr.splitlines()[-1]
-    assert command.startswith("missing packages: apt-get install busybox-static debian-archive-keyring e2fsprogs ")
+    assert command.startswith("missing packages: apt-get install bubblewrap busybox-static debian-archive-keyring ")
     assert {"qemu-system-x86", "mmdebstrap", "squashfs-tools", "openssh-client", "uidmap"} <= set(command.split())
 
 
