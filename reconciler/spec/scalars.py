@@ -27,7 +27,7 @@ _NUMBERS = (
     (re.compile(r"[-+]?0o[0-7]+"), "is text in YAML 1.1 and an octal number in YAML 1.2"),
     (re.compile(r"[-+]?0b[01_]+"), "is a binary number in YAML 1.1 and text in YAML 1.2"),
     (re.compile(r"[-+]0x[0-9a-fA-F_]+|0x[0-9a-fA-F_]*_[0-9a-fA-F_]*"), "is a number in YAML 1.1 and text in YAML 1.2"),
-    (re.compile(r"[-+]?[0-9][0-9_]*_[0-9_]*(?:\.[0-9_]*)?"), "is a number in YAML 1.1 and text in YAML 1.2"),
+    (re.compile(r"(?=.*_)(?:[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+][0-9]+)?"), "is a number in YAML 1.1 and text in YAML 1.2"),
     (re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][0-9]+|[-+]?[0-9]+[eE][-+][0-9]+"), "is text in YAML 1.1 and a number in YAML 1.2"),
     (re.compile(r"[-+]?0[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?"), "is a number with a leading zero"),
 )  # fmt: skip
