@@ -4,6 +4,10 @@
 # Next to HEAD, .git/banger/pushed says what was shipped last (snapshot, commit, tree of the index, tree of the files),
 # .git/banger/incoming what is being shipped, and .git/banger/index belongs to the files as they were shipped, so that
 # a look at 50,000 files costs no more than git status does. Refs below refs/banger keep all that from git gc.
+#
+# Words that are split on purpose are our own lines, of object names and refs; `A && B || die` dies for either; and a
+# listing is enough to see whether a folder is empty.
+# shellcheck disable=SC2086,SC2015,SC2010,SC2143,SC2016
 
 set -u
 umask 022
@@ -45,28 +49,30 @@ lock() {
 }
 
 facts() {
-    state=foreign head=- branch=- pushed= incoming=
+    state='foreign' head='-' branch='-' pushed='' incoming=''
     if [ ! -e "$repo" ] && [ ! -L "$repo" ]; then
         state=absent
     elif [ ! -d "$repo" ]; then
-        state=file
+        state='file'
     elif [ -z "$(ls -A "$repo" | grep -vx 'lost+found')" ]; then
         state=empty
     elif [ "$have_git" = 0 ]; then
-        [ ! -d "$repo/.git" ] || state=repository
+        if [ -d "$repo/.git" ]; then
+            state=repository gd=$repo/.git
+        fi
     elif [ -e "$repo/.git" ] && gd=$(g rev-parse --absolute-git-dir 2>/dev/null); then
         state=repository
     fi
     say "state $state"
+    if [ -n "$gd" ] && [ -f "$gd/banger/pushed" ]; then
+        read -r pushed <"$gd/banger/pushed"
+        say "pushed $pushed"
+    fi
     if [ $state = repository ] && [ "$have_git" = 1 ]; then
         head=$(g rev-parse -q --verify 'HEAD^{commit}') || head=-
         branch=$(g symbolic-ref -q --short HEAD) || branch=-
         say "head $head"
         say "branch $branch"
-        if [ -f "$gd/banger/pushed" ]; then
-            read -r pushed <"$gd/banger/pushed"
-            say "pushed $pushed"
-        fi
         if [ -f "$gd/banger/incoming" ]; then
             read -r incoming <"$gd/banger/incoming"
             say "incoming $incoming"
@@ -365,6 +371,23 @@ send_all() {
     printf '%s\n' "$made" $revisions | g pack-objects --revs --stdout --thin --delta-base-offset -q
 }
 
+# unpack: all of it as one archive, for a guest that has no git to do better. It appears whole, or not at all.
+unpack() {
+    [ $state = absent ] || [ $state = empty ] || die "$repo is not empty"
+    mkdir -p "$parent" || die "cannot make $parent"
+    [ -e /dev/fd/9 ] || lock
+    rm -rf "$new" && mkdir "$new" || die "cannot make $new"
+    unpacker=tar
+    command -v tar >/dev/null 2>&1 || unpacker="/run/banger/busybox tar"
+    trouble=$($unpacker -x -C "$new" -f - 2>&1) && [ -f "$new/.git/banger/pushed" ] || {
+        rm -rf "$new"
+        die "the files did not arrive: $(printf '%s' "$trouble" | tail -n 1)"
+    }
+    [ $state = absent ] || rmdir "$repo" || die "$repo cannot be replaced"
+    mv "$new" "$repo" || die "cannot move $new to $repo"
+    say done
+}
+
 have_git=0
 say "banger-workspace 1"
 if command -v git >/dev/null 2>&1; then
@@ -383,6 +406,11 @@ while IFS= read -r line; do
         ask) ask ;;
         'go '*)
             receive ${line#go }
+            break
+            ;;
+        unpack)
+            unpack
+            gd=
             break
             ;;
         export)

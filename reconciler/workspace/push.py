@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from reconciler.lib.errors import BangerError
 from reconciler.lib.progress import Progress, Silent
@@ -70,17 +72,7 @@ def push(enter: Enter, request: Request, progress: Progress | None = None, *, dr
             path: look if dry_run or not look.anything else push(enter, parts[path], progress)
             for path, look in looks.items()
         }
-    return Pushed(
-        snapshot=own.snapshot,
-        head=own.head,
-        branch=own.branch,
-        sent=own.sent,
-        first=own.first,
-        commits=own.commits,
-        changes=own.changes,
-        notes=own.notes,
-        parts=done,
-    )
+    return dataclasses.replace(own, parts=done)
 
 
 def ship_first(enter: Enter, request: Request, progress: Progress) -> None:
@@ -103,12 +95,12 @@ def _send(enter: Enter, request: Request, snapshot: Snapshot, progress: Progress
     progress.update(None, "asking the guest")
     with connected(enter, request.guest) as guest:
         facts = guest.facts
-        if not facts.git:
-            raise BangerError(
-                "the guest has no git, which receives a workspace", hint="add git to the packages of its image"
-            )
         if problem := place_problem(facts, request.guest):
             raise BangerError(problem, hint="choose another `guest` path, or move that away")
+        if not facts.git and facts.place is Place.REPOSITORY and _differs(facts, snapshot):
+            raise BangerError(
+                "the guest has no git, so it cannot be told what would be lost there", hint="install git in its image"
+            )
         unchanged = facts.pushed is not None and facts.pushed.commit == snapshot.commit and facts.incoming is None
         result = Pushed(
             snapshot=snapshot.commit,
@@ -120,13 +112,34 @@ def _send(enter: Enter, request: Request, snapshot: Snapshot, progress: Progress
             changes=snapshot.changes,
             notes=snapshot.notes,
         )
-        if not unchanged and facts.place is Place.REPOSITORY:
+        if not unchanged and facts.place is Place.REPOSITORY and facts.git:
             _check(guest, request, snapshot)
         if unchanged or dry_run:
             guest.talk.say("quit")
             return result
         progress.update(None, "sending")
+        if not facts.git:
+            return _carry(guest, request, result)
         return _deliver(guest, request, snapshot, result, progress)
+
+
+def _differs(facts: Facts, snapshot: Snapshot) -> bool:
+    return facts.pushed is None or facts.pushed.commit != snapshot.commit
+
+
+def _carry(guest: Guest, request: Request, result: Pushed) -> Pushed:
+    """The first copy for a guest without git: made here as a guest's would be, and sent as one archive."""
+    with TemporaryDirectory(prefix="banger-workspace-") as scratch:
+        made = Path(scratch) / "copy"
+        here = Request(
+            host=request.host, guest=str(made), vm=request.vm, untracked=request.untracked, force=request.force
+        )
+        push(lambda words: ["env", "-i", f"PATH={os.environ.get('PATH', os.defpath)}", "HOME=/", *words], here)
+        guest.talk.say("unpack")
+        guest.talk.pour(["tar", "--owner=0", "--group=0", "-C", made, "-c", "-f", "-", "."], input=b"")
+        guest.answer()
+    note = "the guest has no git: it has everything, but later changes cannot be sent"
+    return dataclasses.replace(result, sent=True, notes=(*result.notes, note))
 
 
 def _check(guest: Guest, request: Request, snapshot: Snapshot) -> None:
@@ -200,16 +213,7 @@ def _await(guest: Guest, request: Request, result: Pushed, progress: Progress) -
             case "kept":
                 notes.append(f"what was replaced is kept in the guest as commit {rest[:12]}")
             case "done":
-                return Pushed(
-                    snapshot=result.snapshot,
-                    head=result.head,
-                    branch=result.branch,
-                    sent=True,
-                    first=result.first,
-                    commits=result.commits,
-                    changes=result.changes,
-                    notes=tuple(notes),
-                )
+                return dataclasses.replace(result, sent=True, notes=tuple(notes))
 
 
 def _common(snapshot: Snapshot, guest: Guest) -> list[str]:

@@ -102,12 +102,12 @@ def _report(snapshot: Snapshot, guest: Guest, request: Request) -> Report:
         changes=len(snapshot.changes) - untracked,
         untracked=untracked,
     )
-    if not facts.git:
-        return Report(standing=Standing.BLOCKED, host=host, message="the guest has no git")
     if problem := place_problem(facts, request.guest):
         return Report(standing=Standing.BLOCKED, host=host, message=problem)
     if facts.place is not Place.REPOSITORY:
         return Report(standing=Standing.ABSENT, host=host, message="nothing was shipped yet")
+    if not facts.git:
+        return Report(standing=Standing.BLOCKED, host=host, message="the guest has no git")
     files = guest.files()
     verdict = weigh(
         facts,

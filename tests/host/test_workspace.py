@@ -29,10 +29,13 @@ def dev(artifact_cache: Artifacts, tmp_path_factory: pytest.TempPathFactory) -> 
     repository.write("a.txt", "one\n")
     repository.commit("first")
     repository.write("a.txt", "two\n")
-    home.write({"dev": {"image": "git", "workspace": {"host": "src", "guest": "/root/repo"}}}, images=IMAGES)
-    home.run("apply", timeout=900)
-    yield home
-    home.destroy()
+    vm = {"image": "git", "ready": {"timeout": "5m"}, "workspace": {"host": "src", "guest": "/root/repo"}}
+    home.write({"dev": vm}, images=IMAGES)
+    try:
+        home.run("apply", timeout=900)
+        yield home
+    finally:
+        home.destroy()
     assert home.vmms() == {}
     assert home.helpers() == []
 
@@ -74,4 +77,4 @@ def test_an_image_without_git_says_so(dev: Home) -> None:
     Path(dev.root / "src" / "a.txt").write_text("five\n")
     refused = dev.run("workspace", "push", "dev", check=False)
     assert refused.returncode == 1
-    assert "has no git" in refused.stderr
+    assert "the guest has no git" in refused.stderr

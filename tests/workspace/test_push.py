@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from reconciler import workspace
 from reconciler.lib.errors import BangerError
+from reconciler.workspace.push import push
 from tests.workspace.places import Pair, Place
 
 
@@ -261,3 +266,31 @@ def test_what_is_no_repository_is_named(pair: Pair, tmp_path: Path, what: str) -
         Pair(Place(place), pair.guest).push()
     assert error.value.hint
     assert not os.path.lexists(pair.guest.root)
+
+
+def test_a_guest_without_git_gets_the_first_copy_whole(pair: Pair, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "ls", "grep", "mkdir", "rm", "rmdir", "mv", "tar", "flock", "head", "tail", "cat"):
+        (tools / name).symlink_to(shutil.which(name) or f"/bin/{name}")
+
+    def bare(words: Sequence[str]) -> list[str]:
+        return ["env", "-i", f"PATH={tools}", *words]
+
+    pair.host.write("a.txt", "changed\n")
+    done = push(bare, pair.request())
+    assert done.sent and any("no git" in note for note in done.notes)
+    same(pair)
+    assert not push(bare, pair.request()).sent
+    pair.host.write("a.txt", "changed again\n")
+    with pytest.raises(BangerError, match="the guest has no git"):
+        push(bare, pair.request())
+    assert pair.guest.read("a.txt") == "changed\n"
+    pair.push()  # once it has
+    same(pair)
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_the_script_is_plain_posix_shell() -> None:
+    script = Path(workspace.__file__).with_name("guest.sh")
+    subprocess.run(["shellcheck", "-s", "dash", str(script)], check=True)
