@@ -353,7 +353,6 @@ send_all() {
         esac
     done
     take_state
-    tracked=$tree
     gi add -A -- . >/dev/null 2>&1 || die "git cannot read the files of $repo"
     tree=$(gi write-tree) || die "git cannot describe the files of $repo"
     rm -f "$tmp"
@@ -385,7 +384,7 @@ unpack() {
     }
     [ $state = absent ] || rmdir "$repo" || die "$repo cannot be replaced"
     mv "$new" "$repo" || die "cannot move $new to $repo"
-    say done
+    say "done"
 }
 
 have_git=0
