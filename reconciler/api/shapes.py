@@ -22,6 +22,7 @@ from reconciler.model.artifacts import (
     Image,
     ImageKernel,
     Kernel,
+    OciImage,
     UrlImage,
     UrlKernel,
 )
@@ -56,6 +57,8 @@ _SHA256: Schema = {"type": "string", "pattern": f"^[0-9a-f]{{64}}{END}"}
 _URL: Schema = {"type": "string", "pattern": f"^(https?://[!-~]{{1,2000}}|file:///[^\\x00-\\x1f\\x7f]{{1,12000}}){END}"}
 _SIZE: Schema = {"type": "integer", "minimum": 1, "maximum": 1 << 60}
 _DURATION: Schema = {"type": "number", "exclusiveMinimum": 0, "maximum": 1e9}
+_DIGEST: Schema = {"type": "string", "pattern": f"^(sha256:[0-9a-f]{{64}})?{END}"}
+_PATH: Schema = {"type": "string", "pattern": f"^(/[^\\x00-\\x1f]{{0,4095}})?{END}"}
 _BYTES: Schema = {"type": "integer", "minimum": 0, "maximum": 1 << 60}
 _MAYBE_BYTES: Schema = {"anyOf": [_BYTES, {"type": "null"}]}
 _PART: Schema = {"type": "number", "minimum": 0, "maximum": 1}
@@ -88,6 +91,13 @@ _FIELDS: Mapping[tuple[type, str], Schema] = {
     (BuiltImage, "base"): _IDENTITY,
     (CopyStep, "to"): {"type": "string", "pattern": f"^/[^\\x00-\\x1f\\x7f]{{1,4000}}{END}"},
     (CopyStep, "mode"): {"type": "string", "pattern": f"^[0-7]{{3,5}}{END}"},
+    (OciImage, "ref"): {"type": "string", "pattern": f"^([a-z0-9\\[][A-Za-z0-9._:/@\\[\\]-]{{2,499}})?{END}"},
+    (OciImage, "path"): _PATH,
+    (OciImage, "platform"): {"type": "string", "pattern": f"^linux/(amd64(/v[1-4])?|386){END}"},
+    (OciImage, "digest"): _DIGEST,
+    (OciImage, "auth_file"): _PATH,
+    (OciImage, "cert_dir"): _PATH,
+    (OciImage, "policy"): _PATH,
     (Network, "name"): NAME,
     (Network, "mtu"): {"type": "integer", "minimum": 576, "maximum": 65535},
     (Egress, "to"): {"type": "string", "pattern": f"^[a-z0-9_.:*/-]{{1,255}}{END}"},
@@ -105,6 +115,7 @@ _FIELDS: Mapping[tuple[type, str], Schema] = {
     (Vm, "name"): NAME,
     (Vm, "image"): NAME,
     (Vm, "image_id"): _IDENTITY,
+    (Vm, "image_digest"): _DIGEST,
     (Vm, "kernel"): NAME,
     (Vm, "kernel_id"): _IDENTITY,
     (Vm, "cpus"): {"type": "integer", "minimum": 1, "maximum": 1024},

@@ -9,6 +9,7 @@ from secrets import token_hex
 
 from reconciler.api.metrics import Counters
 from reconciler.control.reconciler import PassReport
+from reconciler.daemon import pinning
 from reconciler.daemon.engine import Engine
 from reconciler.daemon.readying import Readying
 from reconciler.drivers.vmm import probe
@@ -82,6 +83,7 @@ class KeptHost:
         desired = self.desired(environment)
         if desired is None:
             return Plan(environment=environment)
+        desired = pinning.by_memory(self._engine.paths, desired)
         observed = self._engine.observe(environment, desired)
         self._watch(environment, observed)
         options = PlanOptions(

@@ -13,7 +13,7 @@ from secrets import token_hex
 from reconciler.api.service import ApplyOptions, ApplyResult, Approve, Reporter, Source, VmRef, VmVerb, WaitFor
 from reconciler.control.converge import converge
 from reconciler.control.readiness import Waiter
-from reconciler.daemon import power, views
+from reconciler.daemon import pinning, power, views
 from reconciler.daemon.engine import Engine
 from reconciler.execute.executor import Executor
 from reconciler.lib import cancel
@@ -31,7 +31,11 @@ _LOOK_SECONDS = 0.2
 
 
 def make_plan(engine: Engine, desired: DesiredState, options: ApplyOptions) -> Plan:
-    """What an apply would do now."""
+    """What an apply would do now. Registries are asked where they have to be, and nothing is written."""
+    return _plan(engine, pinning.by_asking(engine.paths, desired, remember=False), options)
+
+
+def _plan(engine: Engine, desired: DesiredState, options: ApplyOptions) -> Plan:
     observed = engine.observe(desired.environment, desired)
     return plan(desired, observed, PlanOptions(allow_recreate=options.allow_recreate))
 
@@ -41,7 +45,7 @@ def apply(  # noqa: PLR0917  # the service's own arguments, passed on
 ) -> ApplyResult:
     """Converges; the writer lock is held while things change, and not while guests boot."""
     with engine.writing(reporter.note, desired.environment):
-        first = make_plan(engine, desired, options)
+        first = _plan(engine, pinning.by_asking(engine.paths, desired, remember=True), options)
         if options.expect is not None and first.fingerprint != options.expect:
             raise BangerError(
                 "the saved plan no longer fits: the host has changed since it was made",
@@ -50,7 +54,10 @@ def apply(  # noqa: PLR0917  # the service's own arguments, passed on
         if first.steps and not approve(first):
             return ApplyResult(plan=first, approved=False)
         _remember(engine, desired, source)
-        again = partial(make_plan, engine, desired, options)
+
+        def again() -> Plan:
+            return _plan(engine, pinning.by_memory(engine.paths, desired), options)
+
         outcomes = _converge(engine, first, again, options, reporter)
     should_run = [vm.name for vm in desired.vms.values() if vm.state is RunState.RUNNING]
     late = wait(engine, desired.environment, should_run, options.timeout, reporter) if options.wait else []

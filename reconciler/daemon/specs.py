@@ -6,6 +6,7 @@ last good generation, and the problem is shown until the file is good again.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from reconciler.lib.errors import BangerError
 from reconciler.lib.log import Log
 from reconciler.model.desired import DesiredState
 from reconciler.sources.file import Content
-from reconciler.spec import SpecError, load_text
+from reconciler.spec import SpecError, load_text, lock
 from reconciler.store.control import ControlState, SourceRow
 from reconciler.store.events import EventLog
 from reconciler.store.inventory import EnvironmentRow
@@ -57,8 +58,10 @@ class Specs:
             self._claims.setdefault(content.path, known.environment or "")
         try:
             desired = load_text(content.data, str(content.path))
+            locked = lock.read_beside(content.path)
             self._free(content.path, desired.environment)
-            self._adopt(content.path, desired, content.digest)
+            digest = hashlib.sha256(content.data + locked.text).hexdigest()
+            self._adopt(content.path, lock.honour(desired, locked), digest)
         except SpecError as error:
             self._problem(content.path, error.cause)
         except BangerError as error:

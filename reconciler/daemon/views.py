@@ -10,6 +10,7 @@ from reconciler.daemon.engine import Engine
 from reconciler.drivers.vmm.probe import Vmm
 from reconciler.lib.errors import BangerError
 from reconciler.lib.paths import Paths
+from reconciler.model.desired import DesiredState
 from reconciler.model.observed import ObservedVm, Unknown
 from reconciler.model.status import ObjectStatus
 from reconciler.observe.guests import Readiness, look_at_all
@@ -24,7 +25,7 @@ def status(engine: Engine, environment: str) -> list[ObjectStatus]:
     """Every object, each VM probed now."""
     inventory = engine.inventory()
     row = inventory.environment(environment)
-    desired = row.desired if row else None
+    desired = _pinned(engine.paths, row.desired) if row else None
     observed = engine.observe(environment, desired)
     known(observed.processes or {})
     failures = engine.journal().last_failures(environment)
@@ -35,6 +36,14 @@ def status(engine: Engine, environment: str) -> list[ObjectStatus]:
 
     look_at_all(list(observed.vms.values()), environment, engine.paths, lambda vm: _PROBE_SECONDS, add)
     return environment_status(desired, observed, vms, failures)
+
+
+def _pinned(paths: Paths, desired: DesiredState) -> DesiredState:
+    if not any(image.unresolved for image in desired.images.values()):
+        return desired
+    from reconciler.daemon.pinning import by_memory  # noqa: PLC0415  # pulls in what makes images
+
+    return by_memory(paths, desired)
 
 
 def networks(engine: Engine, environment: str) -> list[ObjectStatus]:

@@ -44,6 +44,9 @@ TOOLS = (
     Tool("nft", "nftables", "loads the rules of networks"),
 )
 
+FOR_SOME = (Tool("skopeo", "skopeo", "pulls images of registries: what a file with `oci` needs"),)
+"""Programs that only some files need."""
+
 
 def python() -> Iterator[Check]:
     found = platform.python_version()
@@ -57,14 +60,14 @@ def python() -> Iterator[Check]:
 
 
 def programs() -> Iterator[Check]:
-    for tool in TOOLS:
+    for tool in (*TOOLS, *FOR_SOME):
         path = which(tool.program)
         if path:
             yield Check(name=tool.program, status=Status.OK, detail=path)
         else:
             yield Check(
                 name=tool.program,
-                status=Status.FAIL,
+                status=Status.FAIL if tool in TOOLS else Status.WARN,
                 detail=f"not installed; it {tool.purpose}",
                 hint=f"apt-get install {tool.package}",
                 packages=(tool.package,),

@@ -158,6 +158,11 @@ class Paths:
         return self.oci / "blobs" / "sha256"
 
     @property
+    def resolutions(self) -> Path:
+        """What tags were found to mean."""
+        return self.oci / "refs"
+
+    @property
     def accelerator(self) -> Path:
         """What booting a guest with each accelerator showed; true for one boot of the host."""
         return self.cache / "accelerator.json"

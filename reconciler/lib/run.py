@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from reconciler.lib import cancel
 from reconciler.lib.errors import BangerError, CancelledError, ErrorClass
 
 _TAIL_LINES = 15
+_WATCH_SECONDS = 0.25
 _running: set[subprocess.Popen[bytes]] = set()
 _lock = threading.Lock()
 
@@ -104,12 +106,14 @@ def run(
     env: Mapping[str, str | None] | None = None,
     check: bool = True,
     pass_fds: Sequence[int] = (),
+    watch: Callable[[], None] | None = None,
 ) -> Completed:
     """Runs a command to its end and returns its output.
 
     Parameters
     ----------
     timeout: seconds, after which its whole process group is killed.
+    watch: called about four times a second while it runs; what it raises ends the command.
     env: added to the environment, with None taken out of it; the locale is always C.UTF-8, so that messages can be
         read by programs.
     check: whether a non-zero exit raises CommandError.
@@ -118,7 +122,7 @@ def run(
     child = begin(words, cwd=cwd, env=env, stdin=input is not None, pass_fds=pass_fds)
     with registered(child):
         try:
-            out, err = child.communicate(input, timeout=timeout)
+            out, err = _communicate(child, input, timeout, watch)
         except subprocess.TimeoutExpired:
             _signal(child, signal.SIGKILL)
             out, err = child.communicate()
@@ -134,6 +138,23 @@ def run(
     if check and child.returncode != 0:
         raise CommandError(f"{words[0]} {_how(child.returncode)}", words, child.returncode, _text(err or out))
     return Completed(tuple(words), child.returncode, out, err)
+
+
+def _communicate(
+    child: subprocess.Popen[bytes], input: bytes | None, timeout: float | None, watch: Callable[[], None] | None
+) -> tuple[bytes, bytes]:
+    """Raises TimeoutExpired, and whatever `watch` raises."""
+    if watch is None:
+        return child.communicate(input, timeout=timeout)
+    end = None if timeout is None else time.monotonic() + timeout
+    while True:
+        left = _WATCH_SECONDS if end is None else min(_WATCH_SECONDS, end - time.monotonic())
+        try:
+            return child.communicate(input, timeout=max(left, 0))
+        except subprocess.TimeoutExpired:
+            if end is not None and time.monotonic() >= end:
+                raise
+            watch()
 
 
 def pipeline(

@@ -12,6 +12,21 @@ from reconciler.model.ids import identity
 IMAGE_RECIPE = 1
 KERNEL_RECIPE = 1
 TOOLS_RECIPE = 1
+OCI_RECIPE = 1
+
+DEFAULT_PLATFORM = "linux/amd64"
+
+
+class Pull(StrEnum):
+    """When a registry is asked what a tag means."""
+
+    MISSING = "missing"
+    """Once: what it meant then is remembered."""
+    ALWAYS = "always"
+    """At each apply and plan."""
+    NEVER = "never"
+    """Not at all: the answer is remembered or locked, and the image, or its blobs, are cached."""
+
 
 FROM_IMAGE = "from-image"
 """In place of a kernel's name: the one that the image itself has."""
@@ -93,6 +108,49 @@ class DebianKernel:
 
     def __str__(self) -> str:
         return f"{self.package} from Debian {self.suite}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OciImage:
+    """A container image, from a registry or from the disk (the OCI image and distribution specifications).
+
+    Parameters
+    ----------
+    ref: a canonical reference (`model.reference`), or nothing if it is on disk.
+    path: the absolute path of an OCI layout (a folder) or of an archive, or nothing.
+    platform: which image of an index; `os/architecture`, or with `/variant`.
+    digest: that of the manifest or index that is meant, `sha256:…`; nothing while nobody has asked.
+    auth_file, cert_dir, policy: absolute paths, or nothing for what the host's containers tools use.
+    """
+
+    tag: ClassVar[str] = "oci"
+    ref: str = ""
+    path: str = ""
+    platform: str = DEFAULT_PLATFORM
+    pull: Pull = Pull.MISSING
+    digest: str = ""
+    tls_verify: bool = True
+    auth_file: str = ""
+    cert_dir: str = ""
+    policy: str = ""
+
+    @property
+    def id(self) -> str:
+        """By content: wherever it is pulled from, and by whatever name. Before its digest is known, it is no image's."""
+        return identity("image", ["oci", OCI_RECIPE, self.digest or self.where, self.platform])
+
+    @property
+    def where(self) -> str:
+        return self.ref or self.path
+
+    def __str__(self) -> str:
+        digest = f" ({short_digest(self.digest)})" if self.digest and self.digest not in self.ref else ""
+        return self.where + digest + (f" for {self.platform}" if self.platform != DEFAULT_PLATFORM else "")
+
+
+def short_digest(digest: str) -> str:
+    """Enough of a digest to tell it from others by eye: `sha256:` and 12 digits."""
+    return digest[:19]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +267,7 @@ class BuiltImage:
 
 
 # Closed unions: each member has the key of the file as its `tag`, an `id`, and says in words what it is.
-ImageSource = DebianImage | UrlImage | BuiltImage
+ImageSource = DebianImage | OciImage | UrlImage | BuiltImage
 KernelSource = DebianKernel | UrlKernel | ImageKernel
 
 
@@ -236,6 +294,16 @@ class Image:
     @property
     def id(self) -> str:
         return self.source.id
+
+    @property
+    def digest(self) -> str:
+        """Of the manifest that an image of a registry is; of others, and before it is known, nothing."""
+        return self.source.digest if isinstance(self.source, OciImage) else ""
+
+    @property
+    def unresolved(self) -> bool:
+        """Whether it is not known yet which image is meant."""
+        return isinstance(self.source, OciImage) and not self.source.digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address
 
 from reconciler.lib.units import format_size, parse_size
+from reconciler.model.artifacts import short_digest
 from reconciler.model.desired import USER_NETWORK, Network, Publication, Vm, Volume
 
 
@@ -82,7 +83,8 @@ def spec_key(field: str) -> str:
 
 def creation_facts(vm: Vm) -> dict[str, str]:
     """What the root disk of a VM is tied to."""
-    return {"image": f"{vm.image} ({vm.image_id})"}
+    digest = f"@{short_digest(vm.image_digest)}" if vm.image_digest else ""
+    return {"image": f"{vm.image}{digest} ({vm.image_id})"}
 
 
 def boot_facts(vm: Vm, network: Network | None, address: IPv4Address | None) -> dict[str, str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from reconciler.model.artifacts import Image, Kernel
+from reconciler.model.artifacts import BuiltImage, Image, ImageKernel, Kernel, OciImage
 from reconciler.model.retention import CachePolicy
 
 DOMAIN = "vm"
@@ -201,6 +201,7 @@ class Workspace:
 class Vm:
     """One VM, resolved: `memory` and `disk` in bytes, image and kernel by name and by identity.
 
+    `image_digest` is that of an image of a registry, for people; it is part of the identity.
     `depends_on` is sorted by name, `ports` as publications compare; `ttl` is how many seconds a controller lets it run.
     """
 
@@ -227,6 +228,7 @@ class Vm:
     user: str = "root"
     """Who `banger ssh` and `banger exec` are in the guest."""
     workspace: Workspace | None = None
+    image_digest: str = ""
 
     @property
     def bridged(self) -> bool:
@@ -261,3 +263,50 @@ class DesiredState:
     controller: Controller = field(default_factory=Controller)
     cache: CachePolicy | None = None
     """None: nothing is ever pruned by itself."""
+
+    @property
+    def unresolved(self) -> frozenset[str]:
+        """Identities of the images of which it is not known which ones they are, and of those that are built on them."""
+        found = {image.id for image in self.images.values() if image.unresolved}
+        while more := {
+            image.id
+            for image in self.images.values()
+            if isinstance(image.source, BuiltImage) and image.source.base in found and image.id not in found
+        }:
+            found |= more
+        return frozenset(found)
+
+    def pinned(self, digests: Mapping[str, str]) -> DesiredState:
+        """The same, with images of registries that were not resolved: by name, and what they were found to be."""
+        images = dict(self.images)
+        for name, image in self.images.items():
+            if isinstance(image.source, OciImage) and not image.source.digest and digests.get(name):
+                images[name] = replace(image, source=replace(image.source, digest=digests[name]))
+        if images == self.images:
+            return self
+        before: dict[str, str] = {}
+        # An image may be built on another one, and that on yet another.
+        while (now := {self.images[name].id: image.id for name, image in images.items()}) != before:
+            before = now
+            for name, image in images.items():
+                if isinstance(image.source, BuiltImage):
+                    base = self.images[name].source
+                    assert isinstance(base, BuiltImage)
+                    images[name] = replace(image, source=replace(base, base=now.get(base.base, base.base)))
+        kernels = {
+            name: replace(kernel, source=ImageKernel(image=now.get(kernel.source.image, kernel.source.image)))
+            if isinstance(kernel.source, ImageKernel)
+            else kernel
+            for name, kernel in self.kernels.items()
+        }
+        now |= {self.kernels[name].id: kernel.id for name, kernel in kernels.items()}
+        vms = {
+            name: replace(
+                vm,
+                image_id=now.get(vm.image_id, vm.image_id),
+                image_digest=images[vm.image].digest,
+                kernel_id=now.get(vm.kernel_id, vm.kernel_id),
+            )
+            for name, vm in self.vms.items()
+        }
+        return replace(self, kernels=kernels, images=images, vms=vms)

@@ -18,9 +18,15 @@ def plan_images(desired: DesiredState, observed: ObservedState) -> tuple[list[Bu
         ]
     missing: dict[str, Image] = {}
     for image in desired.images.values():
+        if image.id in desired.unresolved and not image.unresolved:
+            continue  # which image it is built on comes first
         if image.id not in observed.images:
             missing.setdefault(image.id, image)
     return [
-        BuildImage(name=image.name, image=image, reason=f"images.{image.name} is not in the cache")
+        BuildImage(name=image.name, image=image, reason=f"images.{image.name} {_lacks(image)}")
         for image in missing.values()
     ], []
+
+
+def _lacks(image: Image) -> str:
+    return "is a tag whose meaning is not known yet" if image.unresolved else "is not in the cache"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.model.actions import FetchKernel
-from reconciler.model.artifacts import Kernel
+from reconciler.model.artifacts import ImageKernel, Kernel
 from reconciler.model.desired import DesiredState
 from reconciler.model.observed import ObservedState, Unknown
 from reconciler.model.plan import Held
@@ -17,7 +17,10 @@ def plan_kernels(desired: DesiredState, observed: ObservedState) -> tuple[list[F
             Held(object=f"kernel/{name}", reason=reason, release="make the cache readable") for name in desired.kernels
         ]
     missing: dict[str, Kernel] = {}
+    unresolved = desired.unresolved
     for kernel in desired.kernels.values():
+        if isinstance(kernel.source, ImageKernel) and kernel.source.image in unresolved:
+            continue  # which image that is comes first
         if kernel.id not in observed.kernels:
             missing.setdefault(kernel.id, kernel)
     return [

@@ -53,6 +53,7 @@ def plan(desired: DesiredState, observed: ObservedState, options: PlanOptions | 
         addresses=addresses,
         full=frozenset(full),
         artifacts=_artifacts(desired, observed),
+        unresolved=desired.unresolved,
         allow_recreate=options.allow_recreate,
         volumes=_volumes(observed),
         unattended=options.unattended,

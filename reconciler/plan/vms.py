@@ -55,6 +55,8 @@ class World:
     artifacts: frozenset[str]
     """Identities of the images and kernels that are there, or will be."""
     allow_recreate: bool
+    unresolved: frozenset[str] = frozenset()
+    """Identities of images of which it is not known which ones are meant: nothing can be made of them, or compared."""
     contested: Mapping[str, str] = field(default_factory=dict)
     """VMs whose address another one, which is left as it is, does not give up."""
     volumes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -97,6 +99,9 @@ def plan_vm(name: str, want: Vm | None, have: ObservedVm | None, world: World) -
     if want is None:
         assert have is not None
         return _remove(have, world, decision)
+    if want.image_id in world.unresolved:
+        decision.hold(name, *_unresolved(want))
+        return _leave(have, world, decision) if have is not None else decision
     if have is None or not (have.disk or have.running):
         reason = f"vms.{name} is new" if have is None else "its disk is missing"
         if _hold_creation(want, world, decision):
@@ -168,6 +173,13 @@ def _unread_cache(world: World) -> tuple[str, str] | None:
         if isinstance(there, Unknown):
             return f"the {what} in the cache cannot be read: {there.reason}", "make the cache readable"
     return None
+
+
+def _unresolved(want: Vm) -> tuple[str, str]:
+    return (
+        f"it is not known yet which image images.{want.image} is",
+        "it goes on once the image's registry has said so",
+    )
 
 
 def _no_address(want: Vm) -> tuple[str, str]:

@@ -5,7 +5,7 @@ written, no host state is read, and a file that is not right in every point yiel
 
 The stages, one module each: `source` reads bytes, `load` makes a tree with positions, `params` fills in `${x}`,
 `validate` holds the tree against schemas/banger.schema.json, `resolve` builds the model and checks what a schema
-cannot say. Importing this package brings none of them: the parser and the validator load on first use.
+cannot say, `lock` says which images its tags are to be. Importing this package brings none of them: the parser and the validator load on first use.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Loaded", "Problem", "SpecError", "load_file", "load_text", "schema"]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A valid file: what it asks for, the SHA-256 of its bytes in hex, and where it was read."""
+    """A valid file: what it asks for, the SHA-256 of its bytes and of its lock file's in hex, and where it was read."""
 
     desired: DesiredState
     digest: str
@@ -34,7 +34,7 @@ class Loaded:
 
 
 def load_file(path: Path, overrides: Mapping[str, str] | None = None, env: Mapping[str, str] | None = None) -> Loaded:
-    """Reads, checks and resolves one file.
+    """Reads, checks and resolves one file, and the lock file beside it if there is one.
 
     Parameters
     ----------
@@ -46,10 +46,13 @@ def load_file(path: Path, overrides: Mapping[str, str] | None = None, env: Mappi
     """
     import hashlib  # noqa: PLC0415  # see the package's promise: importing it is cheap
 
+    from reconciler.spec import lock  # noqa: PLC0415
     from reconciler.spec.source import read  # noqa: PLC0415
 
     data = read(path)
-    return Loaded(load_text(data, str(path), overrides, env), hashlib.sha256(data).hexdigest(), path)
+    desired = load_text(data, str(path), overrides, env)
+    locked = lock.read_beside(path)
+    return Loaded(lock.honour(desired, locked), hashlib.sha256(data + locked.text).hexdigest(), path)
 
 
 def load_text(

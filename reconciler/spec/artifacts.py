@@ -16,6 +16,7 @@ from reconciler.model.artifacts import (
     ImageSource,
     Kernel,
     KernelSource,
+    OciImage,
     UrlImage,
     UrlKernel,
 )
@@ -23,6 +24,7 @@ from reconciler.spec import published
 from reconciler.spec.blobs import check_url, resolve_blob, resolve_sources
 from reconciler.spec.builds import resolve_built
 from reconciler.spec.defaults import look_up, names_of
+from reconciler.spec.oci import oci_image
 from reconciler.spec.problems import Path, did_you_mean, quote
 from reconciler.spec.tree import Document, MapNode, ScalarNode
 
@@ -138,6 +140,7 @@ _KERNELS: Mapping[str, Callable[[Document, Path], KernelSource | None]] = {
 }
 _IMAGES: Mapping[str, Callable[[Document, Path], ImageSource | None]] = {
     DebianImage.tag: _debian_image,
+    OciImage.tag: oci_image,
     UrlImage.tag: _url_image,
     "file": _url_image,
 }
@@ -147,6 +150,7 @@ _BESIDE: Mapping[str, tuple[str, ...]] = {
     "modules": ("url", "file"),
     "format": ("url", "file"),
     "steps": ("from",),
+    "pull": ("oci",),
 }
 
 

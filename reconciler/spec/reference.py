@@ -48,6 +48,7 @@ _SECTIONS = (
     ("", "aptSource", "images.NAME.debian.sources[]"),
     ("", "step", "images.NAME.steps[]"),
     ("", "copy", "images.NAME.steps[].copy"),
+    ("", "ociImage", "images.NAME.oci"),
     ("vms", "vm", "vms.NAME"),
     ("", "volume", "vms.NAME.volumes.NAME"),
     ("", "ready", "vms.NAME.ready"),

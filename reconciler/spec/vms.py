@@ -206,6 +206,7 @@ class _Builder:
             ttl=ttl,
             user=user,
             workspace=workspace,
+            image_digest=image.digest,
         )
 
     def _image(self, fields: VmFields) -> Image | None:

@@ -222,6 +222,7 @@ class Host:
     def _build(self, wanted: Image, paths: Paths, progress: Progress, pack: object) -> None:
         if wanted.name in self.broken_images:
             raise BangerError(f"image {wanted.name} cannot be built")
+        wanted = build.resolved(wanted, paths, progress)
 
         def make(folder: Path, scratch: Path) -> None:
             (folder / "rootfs.squashfs").write_text(wanted.name)

@@ -40,7 +40,7 @@ def test_the_schema_publishes_the_change_classes() -> None:
 
 
 def test_every_field_of_a_vm_has_a_class_or_comes_from_one_that_has() -> None:
-    derived = {"name", "image_id", "kernel", "kernel_id"}
+    derived = {"name", "image_id", "image_digest", "kernel", "kernel_id"}
     assert {spec_key(field.name) for field in dataclasses.fields(vm("dev"))} - derived == set(VM_FIELDS)
 
 

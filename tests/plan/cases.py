@@ -12,7 +12,8 @@ steps     what is planned, in order: `do`, `because`, `needs`
 held      what is held back: `what`, `because`
 releases  what would let each of those go, where a case is about that
 
-A file has `networks` (NAME: CIDR, or fields), `images` (NAME: packages; `base` unless given), `kernel` (a package) and `vms`
+A file has `networks` (NAME: CIDR, or fields), `images` (NAME: packages, or `{oci: REF, digest: DIGIT}`
+of an image of a registry, unresolved without a digest; `base` unless given), `kernel` (a package) and `vms`
 (NAME: fields that differ from a small running VM without a network). Identities are written as `…`.
 The VMs of `was` are older than the present content of the file, and were all seen ready.
 """
@@ -26,7 +27,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network
 from typing import Any
 
 from reconciler.lib.units import parse_duration, parse_size
-from reconciler.model.artifacts import GUEST_TOOLS, DebianImage, DebianKernel, Image, Kernel
+from reconciler.model.artifacts import GUEST_TOOLS, DebianImage, DebianKernel, Image, Kernel, OciImage
 from reconciler.model.desired import (
     Dependency,
     DependsOn,
@@ -102,15 +103,19 @@ def _desired(text: Mapping[str, Any]) -> DesiredState:
     kernel = Kernel(
         name="debian", source=DebianKernel(suite="bookworm", package=text.get("kernel", "linux-image-cloud-amd64"))
     )
-    images = {
-        name: Image(name=name, source=DebianImage(suite="bookworm", packages=tuple(packages)), kernel="debian")
-        for name, packages in text.get("images", {"base": []}).items()
-    }
+    images = {name: _image(name, given) for name, given in text.get("images", {"base": []}).items()}
     networks = {name: _network(name, fields) for name, fields in text.get("networks", {}).items()}
     vms = {name: _vm(name, fields or {}, images, kernel) for name, fields in text.get("vms", {}).items()}
     if not text:
         return DesiredState(environment="env")
     return DesiredState(environment="env", networks=networks, kernels={"debian": kernel}, images=images, vms=vms)
+
+
+def _image(name: str, given: Any) -> Image:
+    if isinstance(given, list):
+        return Image(name=name, source=DebianImage(suite="bookworm", packages=tuple(given)), kernel="debian")
+    digest = f"sha256:{str(given['digest']) * 64}" if "digest" in given else ""
+    return Image(name=name, source=OciImage(ref=given["oci"], digest=digest), kernel="debian")
 
 
 def _network(name: str, fields: str | Mapping[str, Any]) -> Network:
@@ -141,6 +146,7 @@ def _vm(name: str, fields: Mapping[str, Any], images: Mapping[str, Image], kerne
         name=name,
         image=image.name,
         image_id=image.id,
+        image_digest=image.digest,
         kernel=kernel.name,
         kernel_id=kernel.id,
         network=network,
