@@ -16,6 +16,7 @@ from reconciler.api.service import (
     Approve,
     CacheView,
     Cleared,
+    Committed,
     Reporter,
     ServiceInfo,
     Source,
@@ -183,6 +184,14 @@ class RemoteService:
 
         with misunderstood():
             return cleared_from(self._ask("POST", "/v1/cache/clear", {"dryRun": dry_run}))
+
+    def commit(self, ref: VmRef, image: str, options: ApplyOptions, reporter: Reporter) -> Committed:
+        body = {"image": image, "options": forms.options_to(options)}
+        made = self._follow(
+            self._transport.stream("POST", f"{_vm(ref)}/commit", body, operation=options.operation), reporter
+        )
+        with misunderstood():
+            return forms.committed_from(made)
 
     def ssh_argv(
         self, ref: VmRef, command: Sequence[str] | None, tty: bool | None, options: SshOptions | None = None

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from reconciler.api.service import ApplyOptions, Channel, ServiceInfo, SourceInfo, TrashEntry, VmRef, WayIn
+from reconciler.api.service import ApplyOptions, Channel, Committed, ServiceInfo, SourceInfo, TrashEntry, VmRef, WayIn
 from reconciler.model.codec import from_json
 from reconciler.model.events import Event
 from reconciler.model.nouns import API_VERSION, Noun
@@ -63,6 +63,14 @@ def event_from(data: dict[str, Any]) -> Event:
     rest = dict(data)
     rest["warning"] = rest.pop("type") == "Warning"
     return from_json(Event, rest)
+
+
+def committed_to(made: Committed) -> dict[str, Any]:
+    return {"path": str(made.path), "sha256": made.sha256, "size": made.size, "kernel": made.kernel}
+
+
+def committed_from(data: dict[str, Any]) -> Committed:
+    return Committed(path=Path(data["path"]), sha256=data["sha256"], size=data["size"], kernel=data["kernel"])
 
 
 def ref_to(ref: VmRef) -> dict[str, Any]:

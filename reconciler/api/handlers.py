@@ -7,7 +7,7 @@ from typing import Any
 
 from reconciler.api.cache_forms import cleared_to, view_to
 from reconciler.api.endpoints import Call, Work
-from reconciler.api.forms import info_to, listing, options_from, ref_to, trash_to, way_to
+from reconciler.api.forms import committed_to, info_to, listing, options_from, ref_to, trash_to, way_to
 from reconciler.api.metrics import exposition
 from reconciler.api.plan_forms import result_to
 from reconciler.api.requests import desired_from
@@ -85,6 +85,11 @@ def vm_verb(verb: VmVerb) -> Any:
         return work
 
     return handler
+
+
+def commit(call: Call) -> Work:
+    ref, image, options = _ref(call), call.body["image"], _options(call)
+    return lambda reporter: committed_to(call.service.commit(ref, image, options, reporter))
 
 
 def restore(call: Call) -> Work:

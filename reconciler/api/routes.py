@@ -178,6 +178,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         for verb in VmVerb
     ),
     Endpoint(
+        method="POST", path=f"{_VM}/commit", name="commitVm", summary="Makes an image of a stopped VM's disk.",
+        handler=handlers.commit, kind=Kind.CHANGE, example={"image": "gold"},
+        body=_object(["image"], image=NAME, options=OPTIONS),
+        answer=_answer(path=_TEXT, sha256=_TEXT, size={"type": "integer"}, kernel=_TEXT),
+    ),
+    Endpoint(
         method="POST", path=f"{_VM}/pause", name="pauseVm", summary="Has the controller leave a VM alone.",
         handler=handlers.pause, answer=_CHANGED,
     ),

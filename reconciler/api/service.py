@@ -132,6 +132,16 @@ class Cleared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """An image that was made of a VM's disk: its file, and the kernel by which the VM boots. `size` in bytes."""
+
+    path: Path
+    sha256: str
+    size: int
+    kernel: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceInfo:
     """A file that a controller watches.
 
@@ -312,6 +322,9 @@ class Service(Protocol):
 
     def clear_blobs(self, dry_run: bool) -> Cleared:
         """Empties the cache of blobs that came from registries; no image needs them. With `dry_run` only counts."""
+
+    def commit(self, ref: VmRef, image: str, options: ApplyOptions, reporter: Reporter) -> Committed:
+        """Makes an image of a stopped VM's disk, kept under the name `image` in the state directory."""
 
     def ssh_argv(
         self, ref: VmRef, command: Sequence[str] | None, tty: bool | None, options: SshOptions | None = None

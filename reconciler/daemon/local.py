@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from reconciler.api.service import (
     CacheView,
     Cleared,
+    Committed,
     ServiceInfo,
     SshConfig,
     SshOptions,
@@ -155,6 +156,11 @@ class LocalService:
         from reconciler.daemon import retention
 
         return retention.clear_blobs(self._engine.paths, dry_run)
+
+    def commit(self, ref: VmRef, image: str, options: ApplyOptions, reporter: Reporter) -> Committed:
+        from reconciler.daemon.committing import commit
+
+        return commit(self._engine, ref, image, reporter)
 
     def ssh_argv(
         self, ref: VmRef, command: Sequence[str] | None, tty: bool | None, options: SshOptions | None = None

@@ -124,6 +124,11 @@ class Paths:
         return self.state / "volumes"
 
     @property
+    def committed(self) -> Path:
+        """Images that users made of VMs: theirs, and so not in the cache."""
+        return self.state / "committed"
+
+    @property
     def trash(self) -> Path:
         return self.state / "trash"
 

@@ -222,6 +222,11 @@ def test_the_verbs(service: FakeService, remote: RemoteService) -> None:
         assert service.calls[-1] == ("vm", verb, "demo/dev", OPTIONS)
 
 
+def test_commit(service: FakeService, remote: RemoteService) -> None:
+    assert remote.commit(DEV, "gold", OPTIONS, Recorder()) == service.the_committed
+    assert service.calls[-1] == ("commit", "demo/dev", "gold", OPTIONS)
+
+
 def test_the_trash(service: FakeService, remote: RemoteService) -> None:
     service.trashed = [TrashEntry(entry="demo.old.ab", environment="demo", name="old", trashed_at=12.25, size=1 << 40)]
     assert remote.trash() == service.trashed

@@ -99,3 +99,21 @@ def test_image_cache_prune_is_one_line(run: Run, service: FakeService, flags: tu
         "dryRun": bool(flags),
     }
     assert run("image", "cache", "prune", *flags, "-q").stdout == ""
+
+
+def test_image_commit_prints_what_to_declare(run: Run, service: FakeService) -> None:
+    done = run("image", "commit", "dev", "gold")
+    made = service.the_committed
+    assert done.stdout == (
+        f"images:\n  gold:\n    file: {made.path}\n    sha256: '{made.sha256}'\n    format: squashfs\n    kernel: debian\n"
+    ).replace("'", '"')
+    assert service.calls[-1][:3] == ("commit", "demo/dev", "gold")
+    found = json.loads(run("image", "commit", "dev", "gold", "-o", "json").stdout)
+    assert (found["name"], found["file"], found["size"]) == ("gold", str(made.path), made.size)
+    assert run("image", "commit", "dev", "gold", "-o", "name").stdout == f"{made.path}\n"
+
+
+@pytest.mark.parametrize("name", ["Gold", "../gold", "", "x" * 32])
+def test_image_commit_takes_only_a_name(run: Run, service: FakeService, name: str) -> None:
+    done = run("image", "commit", "dev", name)
+    assert done.exit_code == 2 and "lower-case letters" in done.stderr and service.calls == []

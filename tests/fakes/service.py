@@ -14,6 +14,7 @@ from reconciler.api.service import (
     CacheView,
     Channel,
     Cleared,
+    Committed,
     Reporter,
     ServiceInfo,
     Source,
@@ -155,6 +156,7 @@ CACHE = CacheView(
     policy=True,
 )
 
+COMMITTED = Committed(path=Path("/state/committed/gold-0.squashfs"), sha256="0" * 64, size=1 << 28, kernel="debian")
 CLEARED = Cleared(folder=Path("/nonexistent/oci"), blobs=47, size=1288490189)
 INFO = ServiceInfo(version="0", pid=1, state=Path("/nonexistent/state"), controller=False, since=1000.0)
 
@@ -192,6 +194,7 @@ class FakeService:
     ssh_text: str = "Host dev.demo.vm\n"
     the_cache: CacheView = CACHE
     the_cleared: Cleared = CLEARED
+    the_committed: Committed = COMMITTED
 
     def _called(self, *call: Any) -> None:
         self.calls.append(call)
@@ -285,6 +288,11 @@ class FakeService:
     def clear_blobs(self, dry_run: bool) -> Cleared:
         self._called("clear_blobs", dry_run)
         return self.the_cleared
+
+    def commit(self, ref: VmRef, image: str, options: ApplyOptions, reporter: Reporter) -> Committed:
+        self._called("commit", str(ref), image, options)
+        reporter.note("packing")
+        return self.the_committed
 
     def ssh_argv(
         self, ref: VmRef, command: Sequence[str] | None, tty: bool | None, options: SshOptions | None = None

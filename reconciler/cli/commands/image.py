@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import click
 
-from reconciler.cli import wire
-from reconciler.cli.options import Output, option, output_option, quiet_option
+from reconciler.api.service import ApplyOptions
+from reconciler.cli import target, wire
+from reconciler.cli.options import Output, file_option, option, output_option, quiet_option, vm_argument
 from reconciler.cli.render import document
+from reconciler.cli.reporter import reporting
 from reconciler.cli.terminal import put
 from reconciler.lib.units import human_size
+from reconciler.model.ids import OBJECT_NAME
 from reconciler.model.nouns import API_VERSION
+
+
+def _valid(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not re.fullmatch(OBJECT_NAME, value):
+        raise click.BadParameter("at most 31 lower-case letters, digits and hyphens that start with a letter")
+    return value
 
 
 @click.group()
 def image() -> None:
     """Look after the images in the cache."""
+
+
+@image.command()
+@vm_argument()
+@click.argument("name", metavar="NAME", callback=_valid)
+@file_option()
+@output_option()
+@quiet_option()
+def commit(*, file: Path | None, vm: str, name: str, output: Output, quiet: bool) -> None:
+    """Make an image of a stopped VM's disk.
+
+    Prints the lines that declare it under `images`. The file that they name is yours: nothing removes it. What belongs to
+    one machine only, such as its host keys, is left out; what you put into its files, such as a password, is not.
+    """
+    with wire.service() as service, reporting(quiet=quiet) as reporter:
+        made = service.commit(target.vm(service, vm, file), name, ApplyOptions(), reporter)
+    facts = {"file": str(made.path), "sha256": made.sha256, "format": "squashfs", "kernel": made.kernel}
+    if output in (Output.JSON, Output.YAML):
+        put(document({"apiVersion": API_VERSION, "name": name, "size": made.size, **facts}, output))
+    elif output is Output.NAME:
+        put(str(made.path))
+    else:
+        put(document({"images": {name: facts}}, Output.YAML).rstrip())
 
 
 @image.group()
