@@ -25,6 +25,12 @@ INITTAB = """\
 ::wait:/sbin/openrc default
 ::shutdown:/sbin/openrc shutdown
 """
+INIT = """\
+#!/bin/sh
+echo "init is process $$"
+trap 'echo init was asked to end; exit 0' TERM
+while :; do sleep 1; done
+"""
 HELLO = """\
 #!/sbin/openrc-run
 start() {
@@ -68,9 +74,9 @@ def busybox() -> Path:
 
 
 def static(tree: Path) -> Path:
-    """Nothing but one static program, /app: busybox under another name."""
+    """Nothing but one static program, which is busybox."""
     tree.mkdir()
-    shutil.copy(busybox(), tree / "app")
+    shutil.copy(busybox(), tree / "busybox")
     return tree
 
 
@@ -80,6 +86,8 @@ def shell_only(tree: Path) -> Path:
     (tree / "etc").mkdir()
     (tree / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh")
     (tree / "home" / "alice").mkdir(parents=True)
+    (tree / "init").write_text(INIT)
+    (tree / "init").chmod(0o755)
     _applets(tree)
     return tree
 

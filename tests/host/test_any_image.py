@@ -21,16 +21,16 @@ INITS = {"debian": "systemd", "scratch": "banger", "shell": "banger", "openrc": 
 
 # Its whole world is one program. It tells who and where it is, fails once, and then stays.
 ENTRYPOINT = """\
-echo "entry uid=$(/app id -u) gid=$(/app id -g) cwd=$PWD greeting=$GREETING home=$HOME" >/dev/stdout
+echo "entry uid=$(/busybox id -u) gid=$(/busybox id -g) cwd=$PWD greeting=$GREETING home=$HOME" >/dev/stdout
 if [ ! -e /work/again ]; then
     : >/work/again
     exit 3
 fi
 trap 'echo entry was asked to end; exit 0' QUIT
-while :; do /app sleep 1; done
+while :; do /busybox sleep 1; done
 """
 CONFIG = {
-    "entrypoint": ["/app", "sh", "-c"],
+    "entrypoint": ["/busybox", "sh", "-c"],
     "cmd": [ENTRYPOINT],
     "env": ["GREETING=it's\nme", "PATH=/nowhere"],
     "user": "1234:5678",
@@ -50,7 +50,7 @@ def world(artifact_cache: Artifacts, tmp_path_factory: pytest.TempPathFactory) -
     (scratch / "work").chmod(0o777)
     declared = {
         "scratch": images.put(home.cache, "scratch", scratch, CONFIG),
-        "shell": images.put(home.cache, "shell", images.shell_only(base / "shell")),
+        "shell": images.put(home.cache, "shell", images.shell_only(base / "shell"), {"entrypoint": ["/init"]}),
         "openrc": images.put(home.cache, "openrc", images.openrc(base / "openrc", base / "tmp")),
         "debian": {"debian": {"suite": "bookworm", "packages": []}, "kernel": "debian"},
     }
@@ -116,6 +116,11 @@ def test_the_entrypoint_runs_as_the_image_says_until_it_succeeds(world: Home) ->
     assert "the entrypoint ended with exit code 3" in text
 
 
+def test_an_entrypoint_that_is_an_init_is_the_first_process_of_its_own_world(world: Home) -> None:
+    assert "init is process 1" in console(world, "shell").replace("\r", "").splitlines()
+    assert out(world, "shell", "cat /proc/1/comm") == "supervise", "and not of the machine"
+
+
 def test_every_image_has_a_shell_and_programs(world: Home) -> None:
     assert "busybox" in out(world, "scratch", "readlink -f /bin/sh")
     assert out(world, "scratch", "echo one two | awk '{print $2}'") == "two"
@@ -141,6 +146,8 @@ def test_it_ends_in_order_and_keeps_what_was_written(world: Home, vm: str) -> No
     assert "reboot: Power down" in text.splitlines()[-1], "by its own init, not by a kill"
     if vm == "scratch":
         assert "entry was asked to end" in text, "by the signal that the image names"
+    if vm == "shell-net":
+        assert "init was asked to end" in text
     world.run("vm", "start", vm)
     assert out(world, vm, "cat /etc/kept") == "kept"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.home import Home
+from tests.host.home import Home, bare
 
 pytestmark = pytest.mark.host
 
@@ -69,7 +69,7 @@ def test_edits_cost_what_the_plan_says(home: Home) -> None:
     first = home.items()["vm/dev"]
 
     # Adding a VM creates only it.
-    home.write({"dev": dev, "new": {"image": "base", "network": "none"}})
+    home.write({"dev": dev, "new": bare()})
     assert home.run("plan", "--exit-code", check=False).returncode == 3
     assert {word.split("/")[1] for word in home.planned()} == {"new"}
     home.run("apply")
@@ -77,7 +77,7 @@ def test_edits_cost_what_the_plan_says(home: Home) -> None:
 
     # Memory: a restart of that VM, with its disk.
     bigger = {**dev, "memory": "320MiB"}
-    home.write({"dev": bigger, "new": {"image": "base", "network": "none"}})
+    home.write({"dev": bigger, "new": bare()})
     plan = home.plan()
     assert [(s["id"], s["class"]) for s in plan["steps"] if s["action"] == "StopVm"] == [("stop vm/dev", "restart")]
     assert {s["name"] for s in plan["steps"]} == {"dev"}
@@ -111,7 +111,7 @@ def test_edits_cost_what_the_plan_says(home: Home) -> None:
 
 def test_removed_is_trashed_restored_and_protected(home: Home) -> None:
     block = {"image": "base", "volumes": {"data": {"size": "64MiB", "mount": "/data"}}}
-    home.write({"dev": block, "safe": {"image": "base", "network": "none", "protect": True}})
+    home.write({"dev": block, "safe": {**bare(), "protect": True}})
     home.run("apply")
     home.exec("dev", "sh", "-c", "echo precious > /root/file; echo volume > /data/file")
     identity = home.items()["vm/dev"]["id"]
@@ -127,14 +127,14 @@ def test_removed_is_trashed_restored_and_protected(home: Home) -> None:
     home.run("vm", "restore", "dev")
     assert home.items()["vm/dev"]["id"] == identity
     assert home.exec("dev", "cat", "/root/file", "/data/file").split() == ["precious", "volume"]
-    home.write({"dev": block, "safe": {"image": "base", "network": "none", "protect": True}})
+    home.write({"dev": block, "safe": {**bare(), "protect": True}})
     assert home.planned() == []
 
     # A protected VM holds up the deletion of its environment too; unprotected, it goes, and only trash is left.
     refused = home.run("delete", home.environment, "--yes", check=False)
     assert refused.returncode == 1
     assert "protected" in refused.stderr
-    home.write({"dev": block, "safe": {"image": "base", "network": "none"}})
+    home.write({"dev": block, "safe": bare()})
     home.run("apply")
     home.run("delete", home.environment, "--yes")
     assert json.loads(home.run("status", "-o", "json").stdout)["items"] == []

@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 from tests.host.controlling import until
-from tests.host.home import Home
+from tests.host.home import Home, bare
 
 if TYPE_CHECKING:
     from tests.host.conftest import Artifacts
@@ -107,7 +107,7 @@ class Guest:
     def write(self, *names: str) -> None:
         """Replaces the controller's file: these VMs, the last without a network."""
         vms: dict[str, Any] = {name: {"image": "base", "network": "lab"} for name in names}
-        vms[names[-1]]["network"] = "none"
+        vms[names[-1]] = dict(bare())
         self.put({"/etc/banger/banger.d/.new": document("inner", vms)})
         self.sh("mv /etc/banger/banger.d/.new /etc/banger/banger.d/inner.yaml")
 
@@ -312,7 +312,7 @@ def test_the_builder_gets_what_the_controller_may_not_have(guest: Guest) -> None
 
 def test_a_vm_of_roots_own_is_in_its_scope(guest: Guest) -> None:
     before = guest.vmms()
-    guest.put({"/root/own/banger.yaml": document("own", {"x": {"image": "base", "network": "none"}})})
+    guest.put({"/root/own/banger.yaml": document("own", {"x": dict(bare())})})
     own = "cd /root/own; BANGER_HOME=/root/own/home"
     guest.sh(f"mkdir -p /root/own/home; cp -r /var/cache/banger /root/own/home/cache; {own} {BANGER} apply --yes")
     made = {stamp: at for stamp, at in guest.vmms().items() if stamp not in before}
