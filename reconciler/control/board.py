@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from enum import StrEnum
 
-from reconciler.model.actions import Action, BuildImage, FetchKernel, FetchTools, ShipWorkspace, StartVm, StopVm
+from reconciler.model.actions import (
+    Action,
+    BuildImage,
+    ConfigureGuest,
+    FetchKernel,
+    FetchTools,
+    ProvisionVm,
+    ShipWorkspace,
+    StartVm,
+    StopVm,
+)
 from reconciler.model.plan import Step
 
 
@@ -22,6 +32,8 @@ class Lane(StrEnum):
     """Waits for a guest to shut down, and needs nothing meanwhile."""
     BUILD = "build"
     """Downloads, builds, and ships."""
+    GUEST = "guest"
+    """Waits for a guest that boots, and for what it does."""
 
     @staticmethod
     def of(action: Action) -> Lane:
@@ -32,6 +44,8 @@ class Lane(StrEnum):
                 return Lane.STOP
             case BuildImage() | FetchKernel() | FetchTools() | ShipWorkspace():
                 return Lane.BUILD
+            case ConfigureGuest() | ProvisionVm():
+                return Lane.GUEST
             case _:
                 return Lane.QUICK
 

@@ -29,6 +29,8 @@ __all__ = ["Host", "PassReport", "Reconciler", "Trouble"]
 _PASS_THREADS = 2
 _STOP_THREADS = 32
 """Guests that shut down at once: their threads do nothing but wait."""
+_GUEST_THREADS = 32
+"""Guests that something is done in at once, likewise."""
 
 _STUCK_SECONDS = 300.0
 _LOOK_SECONDS = 0.2
@@ -53,7 +55,13 @@ class Reconciler:
         self._host = host
         self._clock = clock
         self._wheel = Wheel(random)
-        self._most = {Lane.QUICK: workers, Lane.BUILD: workers, Lane.START: starts, Lane.STOP: _STOP_THREADS}
+        self._most = {
+            Lane.QUICK: workers,
+            Lane.BUILD: workers,
+            Lane.START: starts,
+            Lane.STOP: _STOP_THREADS,
+            Lane.GUEST: _GUEST_THREADS,
+        }
         self._lock = threading.Lock()
         self._due = threading.Condition(self._lock)
         self._work = {lane: threading.Condition(self._lock) for lane in Lane}

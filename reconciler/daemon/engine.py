@@ -67,7 +67,7 @@ class Engine:
         from reconciler.observe.snapshot import observe, observe_unborn
 
         if not self.exists:
-            return observe_unborn(environment, self.paths)
+            return observe_unborn(environment, self.paths, desired)
         seen = observe(environment, self.inventory(), self.paths, self.helper.read_filter, desired)
         if desired is None or desired.cache is None:
             return seen

@@ -5,7 +5,19 @@ from __future__ import annotations
 from reconciler.api.service import VmRef, VmVerb
 from reconciler.daemon.engine import Engine
 from reconciler.lib.errors import BangerError, UsageError
-from reconciler.model.actions import Action, DeleteTap, EnsureBridge, EnsureRules, EnsureTap, RestoreVm, StartVm, StopVm
+from reconciler.model.actions import (
+    Action,
+    ConfigureGuest,
+    DeleteTap,
+    EnsureBridge,
+    EnsureRules,
+    EnsureTap,
+    ProvisionVm,
+    RestoreVm,
+    StartVm,
+    StopVm,
+)
+from reconciler.model.desired import NO_NETWORK
 from reconciler.model.observed import ObservedState, ObservedVm, Unknown
 from reconciler.model.plan import Plan
 from reconciler.plan.order import order
@@ -81,4 +93,10 @@ def _start(vm: ObservedVm, observed: ObservedState) -> list[Action]:
     elif vm.spec.bridged:
         raise UsageError(f"network {vm.spec.network} of vm {vm.name} no longer exists", hint="apply a file that has it")
     actions.append(StartVm(name=vm.name, vm=vm.spec, network=network, address=vm.address, reason=_REASON))
+    if vm.spec.network != NO_NETWORK and (vm.spec.guest_files or vm.spec.secrets):
+        timeout = vm.spec.ready.timeout
+        actions.append(ConfigureGuest(name=vm.name, vm=vm.spec, timeout=timeout, reason="its guest starts anew"))
+    if vm.spec.network != NO_NETWORK and vm.spec.provision:
+        timeout = vm.spec.ready.timeout
+        actions.append(ProvisionVm(name=vm.name, vm=vm.spec, timeout=timeout, reason="its guest starts anew"))
     return actions

@@ -13,7 +13,7 @@ from typing import Any
 from reconciler.drivers.guest import toolsdisk
 from reconciler.drivers.images import build
 from reconciler.drivers.kernels import fetch
-from reconciler.execute import cache, networks, readiness, trash, vms, workspaces
+from reconciler.execute import cache, inside, networks, provisioning, readiness, trash, vms, workspaces
 from reconciler.execute.making import packer
 from reconciler.execute.tools import Tools
 from reconciler.lib.progress import Progress
@@ -46,6 +46,8 @@ PERFORM: Mapping[type, Callable[[Any, Tools, Progress], None]] = {
     a.StartVm: vms.start,
     a.StopVm: vms.stop,
     a.PublishPorts: vms.publish_ports,
+    a.ConfigureGuest: inside.configure_guest,
+    a.ProvisionVm: provisioning.provision_vm,
     a.AwaitReady: readiness.await_ready,
     a.ShipWorkspace: workspaces.ship,
     a.TrashVm: trash.trash_vm,

@@ -11,7 +11,7 @@ from reconciler.execute.runner import Observer, Perform, run_step, untried
 from reconciler.execute.tools import Tools
 from reconciler.lib import run
 from reconciler.lib.errors import BangerError, CancelledError
-from reconciler.model.actions import AwaitReady, StartVm
+from reconciler.model.actions import AwaitReady, ConfigureGuest, ProvisionVm, StartVm
 from reconciler.model.outcome import Outcome, Result
 from reconciler.model.plan import Plan, Step
 
@@ -30,7 +30,7 @@ class _Pools:
         match step.action:
             case StartVm():
                 return self.starts
-            case AwaitReady():
+            case AwaitReady() | ConfigureGuest() | ProvisionVm():
                 return self.waits
             case _:
                 return self.steps
@@ -56,7 +56,7 @@ class Executor:
         running: dict[Future[Outcome], Step] = {}
         # Starts wait for their turn to boot, and others for a guest: in threads of their own, so that nothing else
         # waits with them. A guest that never becomes ready takes a thread and nothing else (I7).
-        awaited = sum(isinstance(step.action, AwaitReady) for step in plan.steps)
+        awaited = sum(isinstance(step.action, (AwaitReady, ConfigureGuest, ProvisionVm)) for step in plan.steps)
         with (
             ThreadPoolExecutor(self._parallel, thread_name_prefix="step") as pool,
             ThreadPoolExecutor(self._tools.boots.places, thread_name_prefix="start") as starts,

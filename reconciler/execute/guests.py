@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from reconciler.drivers.guest import config as guest_config
 from reconciler.drivers.guest import keys
 from reconciler.drivers.guest.entrypoint import Entrypoint
+from reconciler.drivers.guest.sources import Entry
 from reconciler.drivers.network import resolvers
 from reconciler.execute.tools import Tools
 from reconciler.lib.errors import BangerError
@@ -25,8 +26,10 @@ _USER_NAMESERVER = IPv4Address("10.0.2.3")
 _UPSTREAMS = 2  # with the gateway as many as a resolver looks at: resolv.conf(5), MAXNS
 
 
-def tell(vm: Vm, network: Network | None, row: VmRow, tools: Tools) -> guest_config.GuestConfig:
-    """What the guest of a VM is told at its start."""
+def tell(
+    vm: Vm, network: Network | None, row: VmRow, tools: Tools, files: tuple[Entry, ...] = ()
+) -> guest_config.GuestConfig:
+    """What the guest of a VM is told at its start; `files` are what it is to hold."""
     place = tools.paths.vm(tools.environment, vm.name)
     address: IPv4Interface | None = None
     gateway: IPv4Address | None = None
@@ -60,6 +63,8 @@ def tell(vm: Vm, network: Network | None, row: VmRow, tools: Tools) -> guest_con
         host_key_public=place.host_key.with_suffix(".pub").read_text().strip(),
         entrypoint=_entrypoint(tools.paths.image(vm.image_id)),
         volumes=tuple((guest_config.volume_serial(volume.name), volume.mount) for volume in vm.volumes),
+        files=files,
+        env=vm.env,
     )
 
 

@@ -76,6 +76,7 @@ def observed(row: VmRow, tools: Tools) -> ObservedVm:
         spec=row.spec,
         mac=mac_address(install, row.environment, row.name),
         address=row.address,
+        booted=row.booted,
         disk=True,
         pid=vmm.pid if vmm is not None else None,
         forwards=row.forwards,

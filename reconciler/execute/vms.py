@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from reconciler.drivers.guest import config as guest_config
-from reconciler.drivers.guest import farewell, initramfs, keys, shared
+from reconciler.drivers.guest import farewell, initramfs, keys, shared, sources
 from reconciler.drivers.guest.agent import Agent
 from reconciler.drivers.vmm import disks, probe
 from reconciler.drivers.vmm.backend import Boot, Disk, Forward, Nic
@@ -28,8 +28,9 @@ from reconciler.lib.progress import Progress
 from reconciler.model.actions import ApproveRemoval, CreateVm, KillStray, PublishPorts, StartVm, StopVm, UpdateVm
 from reconciler.model.artifacts import GUEST_TOOLS
 from reconciler.model.changes import boot_facts, creation_facts, published
-from reconciler.model.desired import USER_NETWORK, Publication, Vm
+from reconciler.model.desired import NO_NETWORK, USER_NETWORK, Publication, Vm
 from reconciler.model.ids import host_alias
+from reconciler.model.inside import AS_STARTED, env_fact
 from reconciler.store.inventory import VmRow
 
 ORDERLY_SECONDS = 30.0
@@ -141,9 +142,10 @@ def _start(action: StartVm, tools: Tools, progress: Progress) -> Vmm:
     _prepare_disks(vm, place, tools)
     boot_image = initramfs.ensure(kernel, tools.paths.initramfs)
     accelerator = tools.accelerator(kernel.vmlinux)
+    files = sources.gather(vm.guest_files)
     tap = networks.connect(vm.name, vm.network, action.network.mtu, tools) if vm.bridged and action.network else None
-    row = record_start(action, row, tools)
-    guest_config.write(place.config_disk, guests.tell(vm, action.network, row, tools))
+    row = record_start(action, row, tools, files.fact)
+    guest_config.write(place.config_disk, guests.tell(vm, action.network, row, tools, files.entries))
     nic = None
     if vm.network == USER_NETWORK or tap:
         nic = Nic(mac=guests.mac(row, tools), tap=tap, forwards=() if tap else _forwards(row, vm.ports))
@@ -191,9 +193,17 @@ def _start(action: StartVm, tools: Tools, progress: Progress) -> Vmm:
         raise
 
 
-def record_start(action: StartVm, row: VmRow, tools: Tools) -> VmRow:
-    """What the VMM is about to be told, recorded before it is: a running VMM is compared with it later."""
+def record_start(action: StartVm, row: VmRow, tools: Tools, files: str = "") -> VmRow:
+    """What the VMM is about to be told, recorded before it is: a running VMM is compared with it later.
+
+    `files` is the fact of those that the guest finds at its start. Whether it took them is seen once it can be entered.
+    """
     vm = action.vm
+    told = boot_facts(vm, action.network, action.address)
+    if files:
+        told["files"] = files if vm.network == NO_NETWORK else AS_STARTED
+    if env := env_fact(vm.env):
+        told["env"] = env
     with tools.ports:
         forwards: dict[str, int] = {}
         if vm.network == USER_NETWORK:
@@ -202,7 +212,7 @@ def record_start(action: StartVm, row: VmRow, tools: Tools) -> VmRow:
         row = dataclasses.replace(
             row,
             spec=vm,
-            booted=boot_facts(vm, action.network, action.address),
+            booted=told,
             address=action.address,
             forwards=forwards,
             started_at=tools.clock.now(),

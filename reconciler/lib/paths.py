@@ -116,6 +116,11 @@ class Paths:
         return self.state / "ssh" / "config"
 
     @property
+    def secrets_key(self) -> Path:
+        """Under which hashes of secrets are made, which tell whether one has changed; mode 0600."""
+        return self.state / "secrets.key"
+
+    @property
     def vms(self) -> Path:
         return self.state / "vms"
 
@@ -223,6 +228,11 @@ class VmPaths:
     def workspace(self) -> Path:
         """Where the workspace was shipped to in the guest, once it was; goes with the disk that has it."""
         return self.root / "workspace"
+
+    @property
+    def provision_log(self) -> Path:
+        """What the steps of its provisioning said."""
+        return self.root / "provision.log"
 
     @property
     def vmm_log(self) -> Path:

@@ -24,6 +24,7 @@ from reconciler.lib.errors import BangerError, CancelledError, ErrorClass
 
 _TAIL_LINES = 15
 _WATCH_SECONDS = 0.25
+_withheld: set[str] = set()
 _running: set[subprocess.Popen[bytes]] = set()
 _lock = threading.Lock()
 
@@ -95,6 +96,11 @@ def cancelled() -> bool:
 def reset_cancel() -> None:
     """Allows new children again (a process that outlives one operation, and the tests)."""
     cancel.reset()
+
+
+def withhold(variable: str) -> None:
+    """Keeps a variable of the environment from every child that is started from here on: some live very long."""
+    _withheld.add(variable)
 
 
 def run(
@@ -285,7 +291,8 @@ def begin(
     program = which(words[0])
     if program is None:
         raise CommandError(f"{words[0]} is not installed", words, None, "")
-    merged: dict[str, str | None] = {**os.environ, **(env or {}), "LC_ALL": "C.UTF-8"}
+    own = {name: value for name, value in os.environ.items() if name not in _withheld}
+    merged: dict[str, str | None] = {**own, **(env or {}), "LC_ALL": "C.UTF-8"}
     return subprocess.Popen(
         _dying([program, *words[1:]]),
         cwd=cwd,

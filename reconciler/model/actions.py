@@ -1,4 +1,4 @@
-"""The closed union of everything banger can do to a host.
+"""The closed union of everything banger can do to a host; long because it is one.
 
 Each action is a frozen value that names its object and its reason, describes itself in a sentence and in
 JSON, and can be applied twice without harm. Pure: what an action means is in `execute`.
@@ -212,6 +212,30 @@ class PublishPorts(_Action):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigureGuest(_Action):
+    """Brings what the file asks for into a guest that runs, as soon as it can be entered. `timeout` in seconds for that."""
+
+    noun, verb = Noun.VM, "configure"
+    vm: Vm
+    timeout: float
+
+    def describe(self) -> str:
+        return f"configure the guest of vm {self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvisionVm(_Action):
+    """Does the work in the guest that it has not done yet. `timeout` in seconds until it can be entered."""
+
+    noun, verb = Noun.VM, "provision"
+    vm: Vm
+    timeout: float
+
+    def describe(self) -> str:
+        return f"provision vm {self.name}: {len(self.vm.provision)} step(s)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitReady(_Action):
     """Done when the guest was seen ready in its present boot. `timeout` in seconds from when it is begun."""
 
@@ -374,6 +398,8 @@ Action = (
     | StartVm
     | StopVm
     | PublishPorts
+    | ConfigureGuest
+    | ProvisionVm
     | AwaitReady
     | ShipWorkspace
     | ApproveRemoval

@@ -43,6 +43,10 @@ VM_FIELDS: Mapping[str, ChangeClass] = {
     "backend": ChangeClass.RESTART,
     "volumes": ChangeClass.RESTART,
     "ports": ChangeClass.LIVE,
+    "files": ChangeClass.LIVE,
+    "env": ChangeClass.LIVE,
+    "secrets": ChangeClass.LIVE,
+    "provision": ChangeClass.LIVE,
     "ready": ChangeClass.NONE,
     "protect": ChangeClass.NONE,
     "state": ChangeClass.LIVE,
@@ -54,8 +58,8 @@ VM_FIELDS: Mapping[str, ChangeClass] = {
     "workspace": ChangeClass.LIVE,
 }
 
-LIVE_FACTS = frozenset({"ports"})
-"""What a VMM was told that it can be told anew while it runs."""
+LIVE_FACTS = frozenset({"ports", "files", "env", "secrets", "provision"})
+"""What a VMM or its guest was told that it can be told anew while it runs."""
 
 Facts = Mapping[str, str]
 _LABELLED = re.compile(r"\S+ \(([0-9a-f]{16})\)")

@@ -8,6 +8,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from reconciler.model.artifacts import BuiltImage, Image, ImageKernel, Kernel, OciImage
+from reconciler.model.inside import GuestFile, ProvisionStep, Secret, Variable
 from reconciler.model.retention import CachePolicy
 
 DOMAIN = "vm"
@@ -202,7 +203,8 @@ class Vm:
     """One VM, resolved: `memory` and `disk` in bytes, image and kernel by name and by identity.
 
     `image_digest` is that of an image of a registry, for people; it is part of the identity.
-    `depends_on` is sorted by name, `ports` as publications compare; `ttl` is how many seconds a controller lets it run.
+    `depends_on` is sorted by name, `ports` as publications compare, `env` and `secrets` by name; `ttl` is how many seconds
+    a controller lets it run. Of `files`, a later one wins where two are for one path.
     """
 
     name: str
@@ -218,6 +220,10 @@ class Vm:
     backend: Backend = Backend.AUTO
     volumes: tuple[Volume, ...] = ()
     ports: tuple[Publication, ...] = ()
+    files: tuple[GuestFile, ...] = ()
+    env: tuple[Variable, ...] = ()
+    secrets: tuple[Secret, ...] = ()
+    provision: tuple[ProvisionStep, ...] = ()
     ready: Ready = field(default_factory=Ready)
     protect: bool = False
     state: RunState = RunState.RUNNING
@@ -233,6 +239,11 @@ class Vm:
     @property
     def bridged(self) -> bool:
         return self.network not in (USER_NETWORK, NO_NETWORK)
+
+    @property
+    def guest_files(self) -> tuple[GuestFile, ...]:
+        """What is put at paths of the guest: the files, and the way to each secret that has a path."""
+        return (*self.files, *(link for secret in self.secrets if (link := secret.link) is not None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

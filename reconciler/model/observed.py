@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 
 from reconciler.model.changes import Facts
 from reconciler.model.desired import NO_NETWORK, USER_NETWORK, Network, Vm
+from reconciler.model.inside import Secret
 from reconciler.model.observed_links import ObservedBridge, ObservedRules, ObservedTap
 from reconciler.model.retention import ObservedCache
 
@@ -132,6 +133,10 @@ class ObservedState:
     tools: frozenset[str] | Unknown = frozenset()
     """Disks of guest tools, of this banger and of others that shared the cache."""
     volumes: tuple[ObservedVolume, ...] = ()
+    sources: Mapping[str, str | Unknown] = field(default_factory=dict)
+    """What stands on the host for guests' files: path → digest of its content."""
+    secrets: Mapping[Secret, str | Unknown] = field(default_factory=dict)
+    """Keyed hashes of their values."""
     strays: tuple[Stray, ...] = ()
     corpses: tuple[str, ...] = ()
     """Staging folders whose makers are gone."""

@@ -7,11 +7,12 @@ from reconciler.model.desired import DesiredState
 from reconciler.model.observed import ObservedState, Unknown
 from reconciler.observe.artifacts import observe_corpses, observe_images, observe_kernels, observe_tools
 from reconciler.observe.networks import Bridges, ReadFilter, Rules, Taps, observe_links, observe_rules
+from reconciler.observe.sources import observe_secrets, observe_sources
 from reconciler.observe.vms import observe_processes, observe_strays, observe_vm, observe_volumes
 from reconciler.store.inventory import Inventory
 
 
-def observe_unborn(environment: str, paths: Paths) -> ObservedState:
+def observe_unborn(environment: str, paths: Paths, desired: DesiredState | None = None) -> ObservedState:
     """The world of a state directory that does not exist yet: nothing is ours but what the cache holds."""
     return ObservedState(
         install="",
@@ -19,6 +20,8 @@ def observe_unborn(environment: str, paths: Paths) -> ObservedState:
         images=observe_images(paths),
         kernels=observe_kernels(paths),
         tools=observe_tools(paths),
+        sources=observe_sources(desired.vms.values() if desired is not None else ()),
+        secrets=observe_secrets(desired.vms.values() if desired is not None else (), paths),
     )
 
 
@@ -61,6 +64,8 @@ def observe(
         kernels=observe_kernels(paths),
         tools=observe_tools(paths),
         volumes=observe_volumes(environment, paths),
+        sources=observe_sources(wanted.values()),
+        secrets=observe_secrets(wanted.values(), paths),
         strays=observe_strays(rows, processes),
         corpses=observe_corpses(paths),
     )

@@ -29,7 +29,9 @@ def vm_status(environment: str, vm: ObservedVm, readiness: Readiness, failure: s
             state = State.STOPPED
     else:
         state = State.READY if readiness.ready else State.STARTING
-    message = failure if failure and not vm.running else readiness.message
+    # What was tried last tells more than that it is yet to be done.
+    inside = readiness.reason in ("NotConfigured", "NotProvisioned")
+    message = failure if failure and (inside or not vm.running) else readiness.message
     conditions = [
         Condition(
             type=ConditionType.READY,
@@ -62,6 +64,10 @@ def vm_status(environment: str, vm: ObservedVm, readiness: Readiness, failure: s
             "forwards": dict(vm.forwards) if vm.running else {},
             "ports": [_published(port) for port in spec.ports],
             "protect": spec.protect,
+            "files": [file.guest for file in spec.files],
+            "env": [variable.name for variable in spec.env],
+            "secrets": [secret.name for secret in spec.secrets],
+            "provision": len(spec.provision),
             "volumes": [{"name": v.name, "size": v.size, "mount": v.mount} for v in spec.volumes],
             "ttl": spec.ttl,
             "workspace": _workspace(spec),

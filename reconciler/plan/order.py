@@ -10,6 +10,7 @@ from reconciler.model.actions import (
     ApproveRemoval,
     AwaitReady,
     BuildImage,
+    ConfigureGuest,
     CreateVm,
     DeleteBridge,
     DeleteTap,
@@ -19,6 +20,7 @@ from reconciler.model.actions import (
     FetchKernel,
     FetchTools,
     ForgetEnvironment,
+    ProvisionVm,
     PublishPorts,
     ShipWorkspace,
     StartVm,
@@ -42,8 +44,10 @@ _BEFORE: Mapping[type, tuple[type, ...]] = {
     EnsureTap: (StopVm, TrashVm),
     StartVm: (StopVm, TrashVm, CreateVm, UpdateVm, EnsureTap, DeleteTap),
     PublishPorts: (UpdateVm,),
-    ShipWorkspace: (UpdateVm, EnsureTap),
-    AwaitReady: (StartVm,),
+    ConfigureGuest: (StartVm, UpdateVm),
+    ProvisionVm: (StartVm, UpdateVm, ConfigureGuest),
+    ShipWorkspace: (UpdateVm, EnsureTap, ConfigureGuest, ProvisionVm),
+    AwaitReady: (StartVm, ConfigureGuest, ProvisionVm),
     TrashVolumes: (StopVm, TrashVm),
 }
 

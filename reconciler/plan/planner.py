@@ -14,6 +14,7 @@ from reconciler.plan.cache import plan_evictions, plan_leftovers
 from reconciler.plan.dependencies import blocked, waits
 from reconciler.plan.guard import Verdict, weigh
 from reconciler.plan.images import plan_images
+from reconciler.plan.inside import configure, unreadable
 from reconciler.plan.kernels import plan_kernels
 from reconciler.plan.networks import plan_networks
 from reconciler.plan.order import order
@@ -57,6 +58,7 @@ def plan(desired: DesiredState, observed: ObservedState, options: PlanOptions | 
         allow_recreate=options.allow_recreate,
         volumes=_volumes(observed),
         unattended=options.unattended,
+        blocked=unreadable(desired.vms, observed),
     )
     verdict = _judge(desired, world, options)
     world = replace(world, withheld=verdict.withheld)
@@ -84,6 +86,7 @@ def plan(desired: DesiredState, observed: ObservedState, options: PlanOptions | 
         *_unused_taps(desired, observed),
         *verdict.steps,
         *vm_actions,
+        *configure(decisions, desired.vms, observed),
         *waits(decisions, observed.vms),
     ]
     held = (*held_kernels, *held_images, *held_networks, *held_rules, *vm_held, *held_cache)

@@ -26,8 +26,11 @@ from reconciler.model.desired import (
 from reconciler.model.ids import OBJECT_NAME
 from reconciler.spec.defaults import Given, Origin, VmFields, look_up
 from reconciler.spec.depends import resolve_dependencies
+from reconciler.spec.inside import resolve_files
 from reconciler.spec.problems import Path, did_you_mean
+from reconciler.spec.provision import resolve_provision
 from reconciler.spec.publications import Written, check_clashes, resolve_ports
+from reconciler.spec.settings import resolve_env, resolve_secrets
 from reconciler.spec.tree import Document, MapNode
 from reconciler.spec.values import DISK, MEMORY, TIMEOUT, TTL, mount_path, seconds, size_in_bytes
 from reconciler.spec.workspaces import resolve_workspace
@@ -175,6 +178,10 @@ class _Builder:
         volumes = self._volumes(fields)
         count = _count(self._document, name) or 1
         self.ports[name] = resolve_ports(self._document, (*fields.path, "ports"), network, self._networks, count)
+        files = resolve_files(self._document, fields)
+        env = resolve_env(self._document, fields)
+        secrets = resolve_secrets(self._document, fields, network)
+        provision = resolve_provision(self._document, fields, network)
         ready = self._ready(fields, network)
         simple = [fields.get(key) for key in ("cpus", "backend", "protect", "state", "restart", "onChange", "user")]
         ttl = seconds(self._document, fields.get("ttl"), *TTL)
@@ -198,6 +205,10 @@ class _Builder:
             address=address,
             backend=Backend(backend),
             volumes=volumes,
+            files=files,
+            env=env,
+            secrets=secrets,
+            provision=provision,
             ready=ready,
             protect=protect,
             state=RunState(state),

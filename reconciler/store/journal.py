@@ -27,6 +27,8 @@ _REASONS: Mapping[str, str] = {
     "StartVm": "Started",
     "StopVm": "Stopped",
     "PublishPorts": "Published",
+    "ConfigureGuest": "Configured",
+    "ProvisionVm": "Provisioned",
     "AwaitReady": "Ready",
     "ShipWorkspace": "Shipped",
     "ApproveRemoval": "Approved",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from reconciler.api.service import ApplyOptions, VmRef, VmVerb
+from reconciler.daemon.power import plan_verb
 from reconciler.lib.errors import BangerError
 from reconciler.model.desired import Dependency, DependsOn, Vm
+from reconciler.model.inside import GuestFile
+from reconciler.model.observed import ObservedState, ObservedVm
 from reconciler.model.outcome import Result
 from reconciler.store.inventory import VmRow
 from tests.fakes.host import Host, desired, image, vm
@@ -111,3 +116,11 @@ def test_a_verb_on_a_vm_that_is_not_there_is_refused(host: Host) -> None:
     host.apply(desired(vm("dev")))
     with pytest.raises(BangerError, match="there is no vm env/nobody"):
         verb(host, VmVerb.STOP, VmRef(environment="env", name="nobody"))
+
+
+def test_a_guest_that_is_started_by_hand_is_seen_to_have_its_files() -> None:
+    spec = dataclasses.replace(vm("dev"), network="user", files=(GuestFile(guest="/etc/motd", content="hello"),))
+    have = ObservedVm(name="dev", id="1", spec=spec, mac="02:00:00:00:00:01", disk=True, pid=7)
+    observed = ObservedState(install="i", environment="env", vms={"dev": have})
+    steps = [step.id for step in plan_verb(VmVerb.RESTART, DEV, observed).steps]
+    assert steps == ["stop vm/dev", "start vm/dev", "configure vm/dev"]

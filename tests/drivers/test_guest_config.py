@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.drivers.guest import config, units
+from reconciler.drivers.guest.sources import Entry, Kind
 from reconciler.lib.errors import BangerError
 
 PLAIN = config.GuestConfig(
@@ -48,8 +49,34 @@ def test_each_value_is_a_file(unpacked: Path) -> None:
         "mtu": "1400\n",
         "address": "172.30.7.10/24\n",
         "gateway": "172.30.7.1\n",
+        "files": f"{len(archives(unpacked.parent / 'config.tar')[0]) // 4096} 0\n",
         "volumes": 'vol-data/var/lib/data\nvol-odd/srv/it\'s "odd" $HOME : \\ ü/*\n',
     }
+
+
+def archives(disk: Path) -> tuple[bytes, bytes]:
+    """The two parts of a disk, divided where the first one says."""
+    offset = int(read(disk)["banger/config/files"].split()[0]) * 4096
+    data = disk.read_bytes()
+    return data[:offset], data[offset:]
+
+
+def test_files_are_an_archive_of_their_own_that_is_not_unpacked_with_the_rest(tmp_path: Path) -> None:
+    entries = tuple(
+        Entry(path=f"/etc/{number}", kind=Kind.FILE, mode=0o600, owner="root:root", data=bytes(10_000))
+        for number in range(20)
+    )
+    config.write(tmp_path / "with", replace(PLAIN, files=entries))
+    config.write(tmp_path / "without", PLAIN)
+    assert read(tmp_path / "with").keys() == read(tmp_path / "without").keys()
+    first, second = archives(tmp_path / "with")
+    assert len(first) == len(archives(tmp_path / "without")[0])
+    (tmp_path / "second").write_bytes(second)
+    unpacked = read(tmp_path / "second")
+    assert len(unpacked.pop("files/list").splitlines()) == 20 == len(unpacked)
+    (tmp_path / "run").mkdir()
+    subprocess.run(["busybox", "tar", "-x", "-f", tmp_path / "with", "-C", tmp_path / "run"], check=True)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["banger", "systemd", "udev"]
 
 
 def test_what_other_programs_read(unpacked: Path) -> None:

@@ -11,12 +11,15 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from reconciler.model import actions as a
 from reconciler.model.changes import boot_facts, creation_facts, published
+from reconciler.model.desired import Vm
 from reconciler.model.ids import mac_address
+from reconciler.model.inside import AS_STARTED
 from reconciler.model.observed import ObservedState, ObservedVm, ObservedVolume, Unknown
 from reconciler.model.observed_links import ObservedBridge, ObservedRules, ObservedTap
 from reconciler.model.outcome import Result
 from reconciler.model.plan import Plan
 from reconciler.model.rules import NetworkRules
+from reconciler.plan.inside import wanted_facts, wanted_work
 
 
 def bridge_name(network: str) -> str:
@@ -171,6 +174,11 @@ class World:
                     )
                 self._next_pid += 1
                 booted = boot_facts(action.vm, action.network, action.address)
+                facts = self._facts(action.vm)
+                if facts["files"]:
+                    booted["files"] = facts["files"] if action.vm.network == "none" else AS_STARTED
+                if facts["env"]:
+                    booted["env"] = facts["env"]
                 vms[action.name] = replace(
                     vm,
                     spec=action.vm,
@@ -209,6 +217,19 @@ class World:
                 booted |= {"ports": published(action.ports)} if action.ports else {}
                 vms[action.name] = replace(vm, booted=booted)
                 self.state = replace(s, vms=vms)
+            case a.ConfigureGuest():
+                vm = vms[action.name]
+                assert vm.running and vm.network != "none"
+                facts = self._facts(action.vm)
+                booted = {key: value for key, value in vm.booted.items() if key not in facts}
+                booted |= {key: value for key, value in facts.items() if value}
+                vms[action.name] = replace(vm, booted=booted)
+                self.state = replace(s, vms=vms)
+            case a.ProvisionVm():
+                vm = vms[action.name]
+                assert vm.running and vm.network != "none"
+                vms[action.name] = replace(vm, booted={**vm.booted, "provision": wanted_work(action.vm, s)})
+                self.state = replace(s, vms=vms)
             case a.AwaitReady():
                 vm = vms[action.name]
                 if not vm.running or action.name in self.silent:
@@ -239,6 +260,12 @@ class World:
                 self.state = replace(s, corpses=tuple(c for c in s.corpses if c != action.name))
             case a.ForgetEnvironment() | a.RestoreVm():
                 pass
+
+    def _facts(self, vm: Vm) -> dict[str, str]:
+        try:
+            return wanted_facts(vm, self.state)
+        except KeyError:
+            raise RefusedError("what is not there cannot be read") from None
 
     def _trash_volumes(self, vm: str) -> None:
         self.trashed_volumes += [v for v in self.state.volumes if v.vm == vm]

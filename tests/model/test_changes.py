@@ -192,6 +192,8 @@ SAMPLES: dict[type, a.Action] = {
         START,
         STOP,
         a.PublishPorts(name="dev", reason="r", ports=()),
+        a.ConfigureGuest(name="dev", reason="r", vm=vm("dev"), timeout=90.0),
+        a.ProvisionVm(name="dev", reason="r", vm=vm("dev"), timeout=90.0),
         a.AwaitReady(name="dev", reason="r", timeout=90.0),
         a.ShipWorkspace(name="dev", reason="r", workspace=Workspace(host="/src", guest="/root/repo")),
         a.ApproveRemoval(name="env", reason="r", vms=("a", "b"), digest="0" * 12, state="1" * 12),

@@ -3,7 +3,8 @@
 name      what the case shows, as a sentence
 was       the file that the host was converged to before (absent: nothing is there)
 drift     what happened to the host since: `{vm: NAME, FIELD: VALUE}` and likewise for tap, bridge and rules, `{gone: KIND/NAME}`,
-          `{unknown: PART}`, `{ghost: TAP}`, `{volume: VM/NAME, size: SIZE}`, `{stray: VM_ID}`, `{corpse: PATH}`
+          `{unknown: PART}`, `{source: HOST_PATH, is: DIGEST}` or `{source: HOST_PATH, unreadable: WHY}`,
+          likewise `{secret: NAME, …}`, `{ghost: TAP}`, `{volume: VM/NAME, size: SIZE}`, `{stray: VM_ID}`, `{corpse: PATH}`
 desired   the file as it is now; `same` is `was`; with `delete: true` instead, the environment goes
 recreate  whether --allow-recreate was given
 unattended  the plan is a controller's: `{}`, or with `prune` and `maxDelete` (a percentage) as in the file, and
@@ -15,6 +16,7 @@ releases  what would let each of those go, where a case is about that
 A file has `networks` (NAME: CIDR, or fields), `images` (NAME: packages, or `{oci: REF, digest: DIGIT}`
 of an image of a registry, unresolved without a digest; `base` unless given), `kernel` (a package) and `vms`
 (NAME: fields that differ from a small running VM without a network). Identities are written as `…`.
+What `files` name on the host can be read unless a drift says otherwise.
 The VMs of `was` are older than the present content of the file, and were all seen ready.
 """
 
@@ -44,6 +46,7 @@ from reconciler.model.desired import (
     Volume,
     Workspace,
 )
+from reconciler.model.inside import GuestFile, ProvisionStep, Secret, Variable
 from reconciler.model.observed import Ended, ObservedState, ObservedVm, ObservedVolume, Stray, Unknown
 from reconciler.model.observed_links import ObservedTap
 from reconciler.model.plan import Plan
@@ -59,7 +62,15 @@ def plan_of(case: Mapping[str, Any]) -> Plan:
     if unknown := set(case) - KEYS:
         raise ValueError(f"{case['name']}: unknown key {min(unknown)!r}")
     was = _desired(case.get("was") or {})
-    world = World(ObservedState(install="install", environment="env", generation=1, tools=frozenset({GUEST_TOOLS.id})))
+    now = was if case.get("desired", "same") == "same" else _desired(case["desired"])
+    hosts = {file.host for state in (was, now) for vm in state.vms.values() for file in vm.files if file.host}
+    hosts |= {step.script for state in (was, now) for vm in state.vms.values() for step in vm.provision if step.script}
+    sources = dict.fromkeys(sorted(hosts), "as it was")
+    values = dict.fromkeys((s for state in (was, now) for vm in state.vms.values() for s in vm.secrets), "as it was")
+    tools = frozenset({GUEST_TOOLS.id})
+    world = World(
+        ObservedState(install="install", environment="env", generation=1, tools=tools, sources=sources, secrets=values)
+    )
     for _ in range(3):
         world.run(plan(was, world.state))
     assert plan(was, world.state).empty, "a case begins with a host that had converged"
@@ -69,7 +80,7 @@ def plan_of(case: Mapping[str, Any]) -> Plan:
         observed = _drifted(observed, dict(change))
     if case.get("delete"):
         return plan_removal(observed)
-    desired = was if case["desired"] == "same" else _desired(case["desired"])
+    desired = now
     options = PlanOptions(allow_recreate=case.get("recreate", False))
     if "unattended" not in case:
         return plan(desired, observed, options)
@@ -137,7 +148,9 @@ def _vm(name: str, fields: Mapping[str, Any], images: Mapping[str, Image], kerne
     given = dict(fields)
     image = images[given.pop("image", next(iter(images)))]
     network = given.pop("network", "none")
-    volumes = given.pop("volumes", {})
+    volumes, files = given.pop("volumes", {}), given.pop("files", ())
+    provision = given.pop("provision", ())
+    env, secrets = given.pop("env", {}), given.pop("secrets", {})
     ports = sorted(_port(text) for text in given.pop("ports", ()))
     needs, ttl = given.pop("dependsOn", {}), given.pop("ttl", None)
     shipped = given.pop("workspace", None)
@@ -163,6 +176,10 @@ def _vm(name: str, fields: Mapping[str, Any], images: Mapping[str, Image], kerne
         ttl=parse_duration(ttl) if ttl else None,
         workspace=Workspace(host="/src", guest=shipped) if shipped else None,
         volumes=tuple(Volume(name=n, size=parse_size(size), mount=f"/{n}") for n, size in volumes.items()),
+        files=tuple(GuestFile(**file) for file in files),
+        env=tuple(Variable(name=name, value=value) for name, value in env.items()),
+        provision=tuple(ProvisionStep(**step) for step in provision),
+        secrets=tuple(Secret(name=name, **fields) for name, fields in secrets.items()),
         **given,
     )
 
@@ -197,8 +214,14 @@ def _drifted(state: ObservedState, change: dict[str, Any]) -> ObservedState:
             taps[name] = ObservedTap(name=f"bgt-{name}", mtu=1500, up=True, carrier=False)
         case "volume":
             vm, _, volume = name.partition("/")
-            there = ObservedVolume(vm=vm, name=volume, size=parse_size(fields["size"]))
-            return replace(state, volumes=(*state.volumes, there))
+            volume_there = ObservedVolume(vm=vm, name=volume, size=parse_size(fields["size"]))
+            return replace(state, volumes=(*state.volumes, volume_there))
+        case "source":
+            there = Unknown(fields["unreadable"]) if "unreadable" in fields else fields["is"]
+            return replace(state, sources={**state.sources, name: there})
+        case "secret":
+            now = Unknown(fields["unreadable"]) if "unreadable" in fields else fields["is"]
+            return replace(state, secrets={s: now if s.name == name else old for s, old in state.secrets.items()})
         case "stray":
             return replace(state, strays=(Stray(vm_id=name, pid=4242),))
         case "corpse":

@@ -30,7 +30,8 @@ from reconciler.model.desired import (
     Workspace,
 )
 from reconciler.model.ids import mac_address
-from reconciler.model.observed import Ended, ObservedState, ObservedVm, ObservedVolume, Stray
+from reconciler.model.inside import GuestFile, ProvisionStep, Secret, Variable
+from reconciler.model.observed import Ended, ObservedState, ObservedVm, ObservedVolume, Stray, Unknown
 from reconciler.model.observed_links import ObservedBridge, ObservedRules, ObservedTap
 from reconciler.plan import PlanOptions, plan
 from reconciler.plan.rules import recorded_rules
@@ -51,6 +52,11 @@ IMAGE_IDS = [Image(name="any", source=DebianImage(suite="bookworm", packages=p),
 
 _mostly = st.sampled_from([True, True, False])
 _rarely = st.sampled_from([False, False, True])
+
+
+SECRETS = (Secret(name="TOKEN", env="CI_TOKEN"),)
+WORK = (ProvisionStep(run="true"), ProvisionStep(script="/home/me/dots"))
+FILES = ((GuestFile(guest="/etc/motd", content="hello"),), (GuestFile(guest="/root", host="/home/me/dots"),))
 
 
 @st.composite
@@ -107,6 +113,10 @@ def vm(draw: st.DrawFn, name: str, nets: dict[str, Network], image: Image, kerne
         on_change=draw(st.sampled_from(OnChange)),
         ttl=draw(st.sampled_from([None, None, TTL])),
         workspace=draw(st.sampled_from([None, None, *WORKSPACES])) if network != NO_NETWORK else None,
+        files=draw(st.sampled_from([(), (), *FILES])),
+        env=draw(st.sampled_from([(), (Variable(name="A", value="b"),)])),
+        secrets=draw(st.sampled_from([(), SECRETS])) if network != NO_NETWORK else (),
+        provision=draw(st.sampled_from([(), WORK])) if network != NO_NETWORK else (),
     )
 
 
@@ -227,6 +237,8 @@ def drifted_states(draw: st.DrawFn) -> ObservedState:
         kernels=frozenset(draw(st.sets(st.sampled_from([k.id for k in KERNELS])))),
         tools=frozenset({GUEST_TOOLS.id} if draw(st.booleans()) else ()),
         volumes=tuple(volumes),
+        secrets={SECRETS[0]: draw(st.sampled_from(["one", "one", "two", Unknown("it is not set")]))},
+        sources={"/home/me/dots": draw(st.sampled_from(["one", "one", "two", Unknown("Permission denied")]))},
         strays=(Stray(vm_id="stray", pid=4242),) if draw(_rarely) else (),
         corpses=("/cache/images/.staging/x",) if draw(_rarely) else (),
     )

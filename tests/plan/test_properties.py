@@ -56,6 +56,11 @@ def test_execution_reaches_a_fixed_point_in_three_passes(
                 have = world.state.vms[vm.name]
                 assert have.spec == vm
                 assert have.running == (vm.state is RunState.RUNNING)
+                if have.running and have.network != NO_NETWORK:
+                    assert bool(have.booted.get("files")) == bool(vm.files)
+                    assert bool(have.booted.get("env")) == bool(vm.env)
+                    assert bool(have.booted.get("secrets")) == bool(vm.secrets)
+                    assert not vm.provision or have.booted["provision"]
                 if have.running and have.network == USER_NETWORK:
                     assert have.booted.get("ports", "") == " ".join(map(str, vm.ports))
         assert_nothing_is_left_over(desired, world.state, held)

@@ -83,7 +83,20 @@ def test_every_field_of_a_vm_has_the_change_class_that_the_planner_uses() -> Non
 
 
 @pytest.mark.parametrize(
-    "definition", ["network", "egress", "debianKernel", "debianImage", "volume", "ready", "workspace", "controller"]
+    "definition",
+    [
+        "network",
+        "egress",
+        "debianKernel",
+        "debianImage",
+        "volume",
+        "file",
+        "secret",
+        "provisionStep",
+        "ready",
+        "workspace",
+        "controller",
+    ],
 )
 def test_every_other_field_has_a_change_class(definition: str) -> None:
     for field in DEFINITIONS[definition]["properties"].values():

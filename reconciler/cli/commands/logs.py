@@ -16,6 +16,7 @@ from reconciler.cli import target, wire
 from reconciler.cli.options import file_option, option, vm_argument
 from reconciler.cli.terminal import harmless
 from reconciler.lib.errors import BangerError
+from reconciler.lib.paths import VmPaths
 
 _BLOCK = 1 << 16
 _POLL_SECONDS = 0.2
@@ -27,8 +28,9 @@ _LONGEST_LINE = 1 << 16
 @file_option(short=False)
 @option("-f", "--follow", is_flag=True, help="Go on as the guest writes, until Ctrl-C.")
 @option("-n", "--lines", type=click.IntRange(min=0), metavar="N", help="Only the last N lines. [default: all]")
+@option("--provision", is_flag=True, help="Instead, what the steps of its `provision` said.")
 @vm_argument()
-def logs(*, file: Path | None, follow: bool, lines: int | None, vm: str) -> None:
+def logs(*, file: Path | None, follow: bool, lines: int | None, provision: bool, vm: str) -> None:
     """Show the serial console of a VM.
 
     On a terminal, control characters of the guest are shown, not obeyed; elsewhere its bytes arrive as they are.
@@ -36,6 +38,8 @@ def logs(*, file: Path | None, follow: bool, lines: int | None, vm: str) -> None
     with wire.service() as service:
         ref = target.vm(service, vm, file)
         path = service.console_log(ref)
+    if provision:
+        path = VmPaths(path.parent, path.parent).provision_log
     try:
         with path.open("rb") as log:
             if lines is not None:

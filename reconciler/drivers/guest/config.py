@@ -1,4 +1,4 @@
-"""The config disk: all that a guest is told, as a plain tar archive on a disk of its own.
+"""The config disk: all that a guest is told, as plain tar archives on a disk of its own.
 
 The initramfs unpacks it over /run, so what stands in `_files` is what the guest sees there. Each value is a file of
 its own that the init reads and never evaluates. The disk holds the guest's private host key: its mode is 0600, and
@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path, PurePosixPath
 
-from reconciler.drivers.guest import services, units
+from reconciler.drivers.guest import bundle, services, settings, units
 from reconciler.drivers.guest.entrypoint import Entrypoint
+from reconciler.drivers.guest.sources import Entry
 from reconciler.lib import atomic
 from reconciler.lib.errors import BangerError, ErrorClass
+from reconciler.model.inside import Variable
 
 SERIAL_LIMIT = 20
 """A virtio-blk serial has at most so many bytes (virtio 1.2, 5.2.6, VIRTIO_BLK_T_GET_ID); the rest is cut off."""
@@ -39,6 +41,7 @@ AuthorizedKeysFile .ssh/authorized_keys /run/banger/authorized_keys
 MaxSessions 256
 MaxStartups 256
 UseDNS no
+Include /run/banger/sshd-env.conf
 """
 
 
@@ -60,6 +63,8 @@ class GuestConfig:
     host_key, host_key_public: the two halves of the guest's ed25519 host key.
     volumes: serial of the disk, and absolute mount path in the guest; mounted in this order.
     entrypoint: what the image is for.
+    files: what the guest is to have besides; not unpacked into memory, but to their places.
+    env: what every program of the guest is to have in its environment.
     """
 
     hostname: str
@@ -78,6 +83,8 @@ class GuestConfig:
     host_key_public: str
     volumes: tuple[tuple[str, str], ...] = ()
     entrypoint: Entrypoint = field(default_factory=Entrypoint)
+    files: tuple[Entry, ...] = ()
+    env: tuple[Variable, ...] = ()
 
     def __post_init__(self) -> None:
         _check(len(self.hostname) <= 64 and _HOSTNAME.fullmatch(self.hostname), "hostname", self.hostname)
@@ -109,9 +116,9 @@ def write(path: Path, config: GuestConfig) -> None:
 
     Raises BangerError if the file cannot be written.
     """
-    data = _archive(config)
+    data = _disk(config)
     try:
-        atomic.write_atomic(path, data + bytes(-len(data) % _PAD), mode=0o600)
+        atomic.write_atomic(path, data, mode=0o600)
     except OSError as problem:
         raise BangerError(
             f"cannot write the config disk {path}: {problem.strerror}",
@@ -120,8 +127,23 @@ def write(path: Path, config: GuestConfig) -> None:
         ) from problem
 
 
-def _archive(config: GuestConfig) -> bytes:
-    files = {**dict(_files(config)), **units.files(), **services.files(config.entrypoint)}
+def _disk(config: GuestConfig) -> bytes:
+    """The archive for /run and, in a block of its own, that of the files: both end as tar(5) has it, so the first one
+    is unpacked without the second one, which may be larger than the guest's memory."""
+    head = _padded(_archive(config, 0))
+    return _padded(_archive(config, len(head) // _PAD)) + _padded(bundle.archive(config.files))
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % _PAD)
+
+
+def _archive(config: GuestConfig, offset: int) -> bytes:
+    """What is unpacked over /run. `offset` is where the files begin, in blocks: a number more makes it no longer."""
+    texts = {**dict(_files(config)), **units.files(), **services.files(config.entrypoint)}
+    files = {name: (text.encode(), mode) for name, (text, mode) in texts.items()}
+    files[bundle.SCRIPT] = (bundle.script().encode(), 0o644)
+    files["banger/config/files"] = (f"{offset} {len(config.files)}\n".encode(), 0o644)
     links = {**units.links(), **services.links(config.entrypoint)}
     folders = {str(parent) for name in (*files, *links) for parent in PurePosixPath(name).parents} - {"."}
     buffer = io.BytesIO()
@@ -129,8 +151,7 @@ def _archive(config: GuestConfig) -> bytes:
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name in sorted(folders):
             tar.addfile(_member(name, tarfile.DIRTYPE, 0o755))
-        for name, (text, mode) in files.items():
-            content = text.encode()
+        for name, (content, mode) in files.items():
             member = _member(name, tarfile.REGTYPE, mode)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
@@ -172,6 +193,10 @@ def _files(config: GuestConfig) -> Iterator[tuple[str, tuple[str, int]]]:
     yield "banger/etc/machine-id", (f"{config.machine_id}\n", 0o444)
 
     yield "banger/resolv.conf", (_resolv_conf(config), 0o644)
+    variables = settings.pairs(config.env)
+    yield "banger/env", (settings.shell(variables), 0o644)
+    yield settings.MANAGER, (settings.manager(variables), 0o644)
+    yield "banger/sshd-env.conf", (settings.sshd(variables), 0o644)
     yield "banger/sshd.conf", (_SSHD, 0o644)
     # sshd reads it as the user who logs in.
     yield "banger/authorized_keys", (_lines(config.authorized_keys), 0o644)

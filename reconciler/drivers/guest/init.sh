@@ -187,6 +187,19 @@ mount_volumes() {
     done <"$base/run/banger/config/volumes"
 }
 
+# What the file asks for inside of the guest, and what it no longer asks for. In the new root, so that no link leads
+# out of it. What cannot be written is told, and is no reason to have no machine.
+write_files() {
+    read -r machine <"$base/run/banger/etc/machine-id"
+    read -r offset count <"$base/run/banger/config/files" || return 0
+    [ "$count" != 0 ] || [ -d "$NEW/var/lib/banger/$machine/records" ] || return 0
+    disk config
+    chroot $NEW /run/banger/busybox sh /run/banger/files.sh "$disk" "$offset" >"$base/run/banger/files.log"
+    while IFS= read -r line; do
+        printf '\nbanger, files: %s\n' "$line" >"$base/dev/console"
+    done <"$base/run/banger/files.log"
+}
+
 must mount -t devtmpfs devtmpfs /dev
 must mount -t sysfs sysfs /sys
 # The options with which systemd would mount it; it leaves alone what is mounted already.
@@ -220,6 +233,7 @@ for folder in dev sys run; do
 done
 base=$NEW
 mount_volumes || fail "the config disk has no list of volumes"
+write_files
 
 # shellcheck source=/dev/null  # checked by itself
 . /image.sh

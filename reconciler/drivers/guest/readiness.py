@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reconciler.lib.paths import Paths
-from reconciler.model.desired import USER_NETWORK
+from reconciler.model.desired import NO_NETWORK, USER_NETWORK
+from reconciler.model.inside import AS_STARTED
 from reconciler.model.observed import ObservedVm
 
 # ruff: noqa: PLC0415  # sockets are loaded by who probes; `ps` need not
@@ -41,6 +42,10 @@ def look(vm: ObservedVm, environment: str, paths: Paths, timeout: float) -> Read
             return Readiness(ready=False, reason="GuestFailed", message=f"the guest stopped: {message}", failed=True)
         return Readiness(ready=False, reason="NotRunning", message="it is not running", failed=True)
     wanted = vm.spec.ready
+    if vm.network != NO_NETWORK and vm.spec.provision and "provision" not in vm.booted and not _missing(vm):
+        return Readiness(ready=False, reason="NotProvisioned", message="its provisioning is not done")
+    if vm.network != NO_NETWORK and (missing := _missing(vm)):
+        return Readiness(ready=False, reason="NotConfigured", message=f"its {missing} are yet to be brought in")
     place = paths.vm(environment, vm.name)
     # A VM that an older banger started has no channel, and was ready without.
     if wanted.agent and channel.exists(place) and not Agent(place).ping(timeout):
@@ -56,3 +61,10 @@ def look(vm: ObservedVm, environment: str, paths: Paths, timeout: float) -> Read
         if there is None or not probe.port_open(*there, timeout, forwarded, witness):
             return Readiness(ready=False, reason="PortClosed", message=f"nothing listens at its port {wanted.port}")
     return Readiness(ready=True, reason="Ready")
+
+
+def _missing(vm: ObservedVm) -> str:
+    """What the guest has not been seen to have in its present boot."""
+    if vm.spec.guest_files and vm.booted.get("files", AS_STARTED) == AS_STARTED:
+        return "files"
+    return "secrets" if vm.spec.secrets and "secrets" not in vm.booted else ""
