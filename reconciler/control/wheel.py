@@ -185,7 +185,8 @@ class Wheel:
         state.touched.add(target)
         if outcome.result.ok:
             state.failures.succeeded(target, step.id, state.planned)
-            state.repairs.succeeded(target, step.id, now)
+            if not step.action.recurs:
+                state.repairs.succeeded(target, step.id, now)
         elif outcome.result is Result.FAILED and not isinstance(outcome.error, CancelledError):
             state.failures.failed(target, step.id, outcome.error, now)
         else:

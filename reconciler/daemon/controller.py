@@ -24,6 +24,7 @@ from reconciler.daemon.passes import LastPasses
 from reconciler.daemon.pump import Pump
 from reconciler.daemon.readying import Readying
 from reconciler.daemon.specs import Specs
+from reconciler.drivers.cache.room import RoomWatch
 from reconciler.drivers.network.monitor import LinkWatch
 from reconciler.drivers.network.rules_watch import RulesWatch
 from reconciler.drivers.vmm.exits import ExitWatch
@@ -59,6 +60,7 @@ class Controller:
         self._passes = LastPasses()
         self._counters = Counters()
         self._rules: RulesWatch | None = None
+        self._room = RoomWatch(engine.paths.cache, self._room_changed)
 
     def run(self) -> None:
         """Raises BangerError if another controller has the state directory, or a part cannot be started."""
@@ -72,6 +74,7 @@ class Controller:
             install = self._engine.inventory().install
             self._rules = RulesWatch(self._engine.helper.open_watching, install, self._links_changed)
             stack.callback(self._rules.stop)
+            stack.callback(self._room.stop)
             host = KeptHost(self._engine, self._log, self._counters, exits, readying, self._settled)
             starts = len(os.sched_getaffinity(0))
             self._wheel = Reconciler(host, self._engine.clock, workers=_WORKERS, starts=starts)
@@ -125,6 +128,8 @@ class Controller:
         environment = report.environment
         if self._rules is not None and self._engine.inventory().networks(environment):
             self._rules.start()  # not before: it takes the root helper, which others can do without
+        if self._minds_room(environment):
+            self._room.start()
         self._passes.note(
             environment, report.plan, int(report.generation), report.error.cause if report.error is not None else None
         )
@@ -158,6 +163,16 @@ class Controller:
         for environment in self._engine.inventory().environment_names():
             if self._engine.inventory().networks(environment):
                 self._wheel.poke(environment)
+
+    def _minds_room(self, environment: str) -> bool:
+        """Whether its policy depends on how much room others leave."""
+        row = self._engine.inventory().environment(environment)
+        limits = row.desired.cache.limits if row is not None and row.desired.cache is not None else None
+        return limits is not None and (limits.min_free is not None or limits.min_free_part is not None)
+
+    def _room_changed(self) -> None:
+        for environment in filter(self._minds_room, self._engine.inventory().environment_names()):
+            self._wheel.poke(environment)
 
     def _ready(self, environment: str, vm: ObservedVm) -> None:
         self._events.append(environment, f"vm/{vm.name}", "Ready", f"vm {vm.name} is ready")

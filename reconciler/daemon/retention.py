@@ -10,7 +10,7 @@ from reconciler.control.converge import converge
 from reconciler.daemon.engine import Engine
 from reconciler.drivers.cache import evict, probe
 from reconciler.execute.executor import Executor
-from reconciler.lib.errors import BangerError, CancelledError, ErrorClass
+from reconciler.lib.errors import BangerError, CancelledError
 from reconciler.lib.paths import Paths
 from reconciler.model.desired import DesiredState
 from reconciler.model.observed import Unknown
@@ -62,19 +62,15 @@ def prune(
 def clear_blobs(paths: Paths, dry_run: bool) -> Cleared:
     """Empties the cache of blobs: counted, renamed aside in one step, an empty folder in its place, then removed.
 
-    A cache that is not there is empty. A pull that is under way is not disturbed: BangerError, retryable.
+    A cache that is not there is empty. A pull that is under way has links of its own to what it works with.
     """
     folder = paths.blobs
     if folder.is_symlink():
         raise BangerError(f"{folder} is a symbolic link", hint="what it leads to is yours to empty")
     try:
         found = list(probe.blobs(folder))
-        if found and not dry_run and not evict.empty(folder, paths.oci):
-            raise BangerError(
-                f"something is being pulled into {paths.oci}",
-                hint="try again when it is done",
-                error_class=ErrorClass.RETRYABLE,
-            )
+        if not dry_run and folder.is_dir():
+            evict.empty(folder, paths.oci)
     except OSError as problem:
         raise BangerError(
             f"cannot empty {paths.oci}: {problem.strerror}", hint=f"ls -ld {paths.oci} {folder}"

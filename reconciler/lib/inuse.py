@@ -32,20 +32,6 @@ def in_use(*entries: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def filling(folder: Path) -> Iterator[None]:
-    """Keeps a folder of files, which is made if it is not there, from being pruned or emptied while the block adds to it."""
-    with ExitStack() as stack:
-        while True:
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                stack.enter_context(in_use(folder))
-                break
-            except FileNotFoundError:
-                continue  # it was emptied this very moment
-        yield
-
-
 def mark_used(*entries: Path, at: float | None = None) -> None:
     """Notes that entries were used now, or `at` so many seconds since the epoch. One that is gone, or is another user's, is left as it is."""
     used = time.time_ns() if at is None else int(at * 1e9)

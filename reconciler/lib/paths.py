@@ -154,7 +154,7 @@ class Paths:
         return self.cache / "templates"
 
     @property
-    def tools(self) -> Path:
+    def guest_tools(self) -> Path:
         return self.cache / "tools"
 
     @property

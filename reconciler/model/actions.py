@@ -25,6 +25,8 @@ from reconciler.model.rules import NetworkRules
 class _Action:
     noun: ClassVar[Noun]
     verb: ClassVar[str]
+    recurs: ClassVar[bool] = False
+    """Whether it is done again and again without anybody undoing it."""
     name: str
     reason: str
 
@@ -332,7 +334,7 @@ class SweepStaging(_Action):
 class EvictEntries(_Action):
     """Removes entries of the cache and of the trash, each if nothing needs it and nobody has used it since."""
 
-    noun, verb = Noun.CACHE, "evict"
+    noun, verb, recurs = Noun.CACHE, "evict", True
     entries: tuple[Eviction, ...]
 
     @property

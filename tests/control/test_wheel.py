@@ -17,6 +17,7 @@ from tests.fakes.sched import (
     Thing,
     bridge,
     build,
+    evict,
     nothing,
     quick,
     simulation,
@@ -343,3 +344,10 @@ class TestSize:
         turned.poke("env")
         turned.run(2.0)
         assert turned.host.asked == 2000 - 32, "not about what runs"
+
+
+def test_evicting_again_and_again_is_no_contention() -> None:
+    entries = Thing(evict(), seconds=0.1, effective=False)
+    turned = simulation(entries)
+    turned.run(60.0)
+    assert len(turned.tried("cache/cache")) > 20

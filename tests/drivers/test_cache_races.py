@@ -19,7 +19,7 @@ import pytest
 from reconciler.drivers.cache import evict, probe
 from reconciler.drivers.cache.evict import Candidate
 from reconciler.lib import inuse
-from reconciler.lib.inuse import filling, in_use, mark_used
+from reconciler.lib.inuse import in_use, mark_used
 from reconciler.lib.once import once
 from reconciler.lib.progress import Silent
 from reconciler.model.retention import EntryKind
@@ -129,7 +129,7 @@ def test_start_against_prune(tmp_path: Path, shard: int, cooperative: Callable[[
 @pytest.mark.parametrize("shard", range(4))
 @pytest.mark.parametrize("emptied", [False, True])
 def test_pull_against_prune(tmp_path: Path, shard: int, cooperative: Callable[[Turns], None], emptied: bool) -> None:
-    """A pull relies on the blobs that it finds, adds the others, and makes an image of all."""
+    """A pull links the blobs that it finds, fetches the others, makes an image of all, and adds what is missing."""
     for seed in range(shard, INTERLEAVINGS, 4):
         turns = Turns(seed, WATCHED)
         cooperative(turns)
@@ -142,17 +142,25 @@ def test_pull_against_prune(tmp_path: Path, shard: int, cooperative: Callable[[T
                 (blobs / name).write_bytes(content(number))
                 os.utime(blobs / name, (1000.0, 1000.0))
 
-        def pull(blobs: Path = blobs, names: list[str] = names, image: Path = image) -> None:
-            with filling(blobs):
-                missing = [number for number, name in enumerate(names) if not (blobs / name).exists()]
-                for number in missing:
-                    part = blobs / f".{threading.get_ident()}"
-                    part.write_bytes(content(number))
-                    part.rename(blobs / names[number])
-                for number, name in enumerate(names):
-                    assert (blobs / name).read_bytes() == content(number)
-                mark_used(*(blobs / name for name in names))
-                once(image, Silent(), make_image)
+        def pull(root: Path = root, blobs: Path = blobs, names: list[str] = names, image: Path = image) -> None:
+            own = root / f"scratch-{threading.get_ident()}"
+            own.mkdir()
+            for name in names:
+                try:
+                    os.link(blobs / name, own / name)
+                    os.utime(own / name)
+                except FileNotFoundError:
+                    continue
+            for number, name in enumerate(names):
+                if not (own / name).exists():
+                    (own / name).write_bytes(content(number))
+            assert [(own / name).read_bytes() for name in names] == [content(number) for number in range(4)]
+            once(image, Silent(), make_image)
+            for name in names:
+                try:
+                    os.link(own / name, blobs / name)
+                except (FileExistsError, FileNotFoundError):
+                    continue
 
         def prune(shared: Shared = shared, blobs: Path = blobs) -> None:
             if emptied:

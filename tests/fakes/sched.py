@@ -14,7 +14,7 @@ from reconciler.control.host import PassReport
 from reconciler.control.passes import attempt, run_pass
 from reconciler.control.wheel import Wheel
 from reconciler.lib.errors import BangerError, ErrorClass
-from reconciler.model.actions import Action, BuildImage, DeleteBridge, DeleteTap, StartVm, StopVm
+from reconciler.model.actions import Action, BuildImage, DeleteBridge, DeleteTap, EvictEntries, StartVm, StopVm
 from reconciler.model.artifacts import DebianImage, Image
 from reconciler.model.outcome import Outcome, Result
 from reconciler.model.plan import Plan, Step
@@ -44,6 +44,10 @@ def build(name: str) -> Action:
     return BuildImage(
         name=name, reason="test", image=Image(name=name, source=DebianImage(suite="s", packages=()), kernel="k")
     )
+
+
+def evict() -> Action:
+    return EvictEntries(name="cache", reason="test", entries=())
 
 
 def nothing(environment: str) -> None:

@@ -2,15 +2,17 @@
 
 Their tombstone is the intent in the journal, which is stored before anything is done. A folder is moved into a staging
 folder, from where it is removed when all locks are given back: killed at any time, what is left is a corpse that the
-next pass sweeps (`lib.atomic`). A file goes with its name in one step (unlink(2)), so that nothing is left of it.
+next pass sweeps (`lib.atomic`). A blob goes with its name in one step (unlink(2)); a pull works with links of its own to
+what it found, so that nothing is taken from under it.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +23,9 @@ from reconciler.lib.once import remove_tree
 
 _BATCH = 2000
 """Files that go under one look at what is needed: a few milliseconds, during which nobody can begin to use another."""
+
+
+_RENAMED = ".evicted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +54,13 @@ def evict(folder: Path, candidates: Iterable[Candidate], needed: Needed, *, file
 
     Parameters
     ----------
-    files: the entries are files, which share one lock, that on their folder: it is held by whoever adds to them.
+    files: the entries are files of which everybody who uses one has a link of his own: there is no lock to ask for.
 
     Raises BangerError if something cannot be removed; what had gone before is gone.
     """
     gone = Gone()
+    for left in folder.glob(f".*{_RENAMED}"):
+        remove_tree(left)  # whoever renamed it was killed
     waiting = list(candidates)
     while waiting:
         batch, waiting = waiting[:_BATCH], waiting[_BATCH:]
@@ -70,57 +77,67 @@ def evict(folder: Path, candidates: Iterable[Candidate], needed: Needed, *, file
     return gone
 
 
-def empty(folder: Path, staged: Path) -> bool:
+def empty(folder: Path, staged: Path) -> None:
     """Renames a folder aside in one step, puts an empty one in its place, and removes what was renamed.
 
     Parameters
     ----------
     staged: a folder of the same file system, below which the old one is removed.
 
-    Returns False, with nothing done, while somebody works with the folder. Raises OSError, or BangerError if something
-    stays.
+    On a disk without a free block, where no folder can be made to rename it into, its files go one by one.
+
+    Raises OSError, or BangerError if something stays.
     """
-    with staging(staged) as aside:
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    replaced = False
+    with _room_or_not(), staging(staged) as aside:
         old = aside / "old"
-        with unused(folder) as free:
-            if not free:
-                return False
-            mode = stat.S_IMODE(folder.stat().st_mode)
-            move(folder, old)
-            # Made in place, not renamed to it: who works there from now on may have made it by itself, and holds it.
+        move(folder, old)
+        replaced = True
+        with _room_or_not():
+            # Made in place, not renamed to it: whoever adds to it may have made it by now.
             folder.mkdir(exist_ok=True)
-            folder.chmod(mode)
         remove_tree(old)
-    return True
+    folder.mkdir(exist_ok=True)
+    folder.chmod(mode)
+    if not replaced:
+        for path in folder.iterdir():
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _room_or_not() -> Iterator[None]:
+    """What follows does what was not possible for lack of room."""
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno != errno.ENOSPC:
+            raise
 
 
 def _unlink(folder: Path, batch: Sequence[Candidate], needed: Needed, gone: Gone) -> None:
-    with needed() as why, unused(folder) as free:
-        if not free:
-            gone.spared.update((candidate.name, "somebody works with its folder") for candidate in batch)
-            return
-        with _opened(folder) as parent:
-            for candidate in batch:
-                name = candidate.name
-                if (reason := why(name)) is not None:
-                    gone.spared[name] = reason
+    with needed() as why, _opened(folder) as parent:
+        for candidate in batch:
+            name = candidate.name
+            if (reason := why(name)) is not None:
+                gone.spared[name] = reason
+                continue
+            try:
+                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                if last_use(status) > candidate.used_at:
+                    gone.spared[name] = "it was used meanwhile"
                     continue
-                try:
-                    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-                    if last_use(status) > candidate.used_at:
-                        gone.spared[name] = "it was used meanwhile"
-                        continue
-                    os.unlink(name, dir_fd=parent)
-                except FileNotFoundError:
-                    continue
-                gone.names.append(name)
-                if status.st_nlink == 1:
-                    gone.freed += status.st_blocks * 512
+                os.unlink(name, dir_fd=parent)
+            except FileNotFoundError:
+                continue
+            gone.names.append(name)
+            if status.st_nlink == 1:
+                gone.freed += status.st_blocks * 512
 
 
 def _set_aside(folder: Path, candidate: Candidate, needed: Needed, gone: Gone) -> None:
     entry = folder / candidate.name
-    with staging(folder) as aside:
+    with _aside(folder, candidate.name) as aside:
         with needed() as why, unused(entry) as free:
             if (reason := why(candidate.name)) is not None:
                 gone.spared[candidate.name] = reason
@@ -132,9 +149,22 @@ def _set_aside(folder: Path, candidate: Candidate, needed: Needed, gone: Gone) -
             if last_use(entry.stat()) > candidate.used_at:
                 gone.spared[candidate.name] = "it was used meanwhile"
                 return
-            move(entry, aside / "entry")
+            move(entry, aside)
         gone.names.append(candidate.name)
-        remove_tree(aside / "entry")
+        remove_tree(aside)
+
+
+@contextmanager
+def _aside(folder: Path, name: str) -> Iterator[Path]:
+    """Where an entry is moved to: into a staging folder, or where there is no room for one, to another name beside it."""
+    with ExitStack() as stack:
+        try:
+            place = stack.enter_context(staging(folder)) / "entry"
+        except OSError as problem:
+            if problem.errno != errno.ENOSPC:
+                raise
+            place = folder / f".{name}{_RENAMED}"
+        yield place
 
 
 @contextmanager
