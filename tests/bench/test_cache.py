@@ -47,7 +47,6 @@ def fill(folder: Path) -> None:
         with open(path, "wb") as file:
             file.write(b"x")
         os.utime(path, (ago, ago))
-    os.sync()
 
 
 def test_a_hundred_thousand_blobs_are_planned_and_pruned(tmp_path: Path, record: Record) -> None:

@@ -14,8 +14,8 @@ def test_it_tells_each_hundredth_once(tmp_path: Path) -> None:
     free = [1000]
     told: list[int] = []
     watch = RoomWatch(NOWHERE, lambda: told.append(free[0]), look=lambda folder: (free[0], 1000))
-    for now in (1000, 995, 991, 990, 985, 980, 981, 1000):
-        free[0] = now
+    for left in (1000, 995, 991, 990, 985, 980, 981, 1000):
+        free[0] = left
         watch.check()
     assert told == [990, 980, 1000]
 
