@@ -154,7 +154,7 @@ class Paths:
         return self.cache / "templates"
 
     @property
-    def guest_tools(self) -> Path:
+    def tools(self) -> Path:
         return self.cache / "tools"
 
     @property

@@ -76,7 +76,7 @@ def find_roots(inventory: Inventory, retention: RetentionState, paths: Paths) ->
         if pin.kind is EntryKind.BLOB:
             roots.digests([pin.name], "it belongs to what is pinned")
     roots.unreadable({entry for entry, _ in trashed})
-    if rows and (newest := _newest(paths.guest_tools)):
+    if rows and (newest := _newest(paths.tools)):
         roots.need(EntryKind.TOOLS, newest, "vms are started with it")
     return roots.found
 

@@ -34,7 +34,7 @@ def places(paths: Paths) -> Mapping[EntryKind, Path]:
         EntryKind.KERNEL: paths.kernels,
         EntryKind.INITRAMFS: paths.initramfs,
         EntryKind.TEMPLATE: paths.templates,
-        EntryKind.TOOLS: paths.guest_tools,
+        EntryKind.TOOLS: paths.tools,
         EntryKind.TRASH: paths.trash,
     }
 
