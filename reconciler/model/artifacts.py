@@ -192,6 +192,7 @@ class ImageFormat(StrEnum):
     AUTO = "auto"
     """Whatever its first bytes say."""
     SQUASHFS = "squashfs"
+    TAR = "tar"
     RAW = "raw"
     """A file system, or a disk with partitions."""
     QCOW2 = "qcow2"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
+import io
 import json
 import lzma
 import shutil
 import struct
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,17 +110,32 @@ def test_a_damaged_compression_is_refused(tmp_path: Path, pack: Callable[[bytes]
     assert "damaged" in refused(image(tmp_path, data[: len(data) // 2]), tmp_path)
 
 
+@needs_tools
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="needs bubblewrap")
+@pytest.mark.parametrize("pack", [bytes, *COMPRESSIONS], ids=["plain", "gz", "xz", "bz2", "zst"])
+def test_a_tar_is_flattened(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        entry = tarfile.TarInfo("etc/hello")
+        entry.size, entry.uid, entry.mode = 5, 1234, 0o4755
+        archive.addfile(entry, io.BytesIO(b"hello"))
+    place = built(image(tmp_path, pack(out.getvalue())), tmp_path)
+    listing = subprocess.run(["unsquashfs", "-lln", place.squashfs], check=True, capture_output=True, text=True).stdout
+    assert "-rwsr-xr-x 1234/0" in listing
+
+
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
         (b"hsqs", ImageFormat.SQUASHFS),
         (qcow2(), ImageFormat.QCOW2),
+        (raw(257, b"ustar"), ImageFormat.TAR),
         (raw(1080, b"\x53\xef"), ImageFormat.RAW),
         (raw(0, b"XFSB"), ImageFormat.RAW),
         (raw(0x10040, b"_BHRfS_M"), ImageFormat.RAW),
         (raw(510, b"\x55\xaa"), ImageFormat.RAW),
     ],
-    ids=["squashfs", "qcow2", "ext4", "xfs", "btrfs", "partitions"],
+    ids=["squashfs", "qcow2", "tar", "ext4", "xfs", "btrfs", "partitions"],
 )
 def test_the_first_bytes_tell_what_it_is(tmp_path: Path, data: bytes, kind: ImageFormat) -> None:
     (tmp_path / "file").write_bytes(data)
@@ -128,7 +145,7 @@ def test_the_first_bytes_tell_what_it_is(tmp_path: Path, data: bytes, kind: Imag
 @needs_tools
 @pytest.mark.parametrize("data", [b"", b"<html>not found</html>", bytes(1 << 17)], ids=["empty", "html", "zeros"])
 def test_anything_else_is_refused(tmp_path: Path, data: bytes) -> None:
-    assert "neither squashfs, qcow2 nor a disk" in refused(image(tmp_path, data), tmp_path)
+    assert "neither squashfs, tar, qcow2 nor a disk" in refused(image(tmp_path, data), tmp_path)
 
 
 @needs_tools

@@ -23,11 +23,12 @@ from reconciler.drivers.images.build import build
 from reconciler.drivers.kernels.fetch import fetch
 from reconciler.lib import run
 from reconciler.lib.atomic import STAGING, corpses
+from reconciler.lib.debian import KEYRING, sources
 from reconciler.lib.errors import BangerError, CancelledError, ErrorClass
 from reconciler.lib.once import remove_tree
 from reconciler.lib.paths import Paths
 from reconciler.lib.progress import Silent
-from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
+from reconciler.model.artifacts import AptSource, Blob, DebianImage, DebianKernel, Image, Kernel
 
 if TYPE_CHECKING:
     from tests.host.conftest import Artifacts
@@ -308,3 +309,40 @@ def test_a_normal_user_needs_no_root(normal_user: pwd.struct_passwd) -> None:
         owner, left = done.stdout.split("\n", 1)
         assert int(owner) != normal_user.pw_uid
         assert left == f"False {normal_user.pw_uid} []\n"
+
+
+def test_further_sources_and_scripts_make_the_same_bytes_again(tmp_path: Path) -> None:
+    """An archive besides, with a key of its own; scripts that have the rights to install, and no others."""
+    archive = sources("bookworm")[0]
+    keyring = Blob(url=KEYRING.as_uri(), sha256=hashlib.sha256(KEYRING.read_bytes()).hexdigest())
+    script = (
+        'echo "it\'s me" >/etc/who; id -u >>/etc/who; mkdir -m 1777 /var/tmp/mine; '
+        "mount -t tmpfs none /mnt 2>/dev/null && echo mounted >>/etc/who; "
+        "mknod /tmp/null c 1 3 2>/dev/null && echo made >>/etc/who; "
+        "ls /proc/1/root/ >/dev/null 2>&1 && echo looked >>/etc/who; true"
+    )
+    source = DebianImage(
+        suite="bookworm",
+        mirror=archive.uri,
+        sources=(AptSource(uri=archive.uri, suite="bookworm-updates", components=("main",), keyring=keyring),),
+        run=(script, "apt-get update -q && test -e /etc/who"),
+    )
+    digests = []
+    for home in (tmp_path / "a", tmp_path / "b"):
+        image = Image(name="i", source=source, kernel="k")
+        build(image, home_paths(home), Silent())
+        squashfs = home_paths(home).image(image.id).squashfs
+        digests.append(hashlib.sha256(squashfs.read_bytes()).hexdigest())
+    assert content(squashfs, "etc/who") == b"it's me\n0\n"
+    listed = content(squashfs, "etc/apt/sources.list").decode()
+    assert "signed-by=/etc/apt/keyrings/banger-1.gpg" in listed and str(tmp_path) not in listed
+    assert content(squashfs, "etc/apt/keyrings/banger-1.gpg") == KEYRING.read_bytes()
+    assert digests[0] == digests[1]
+
+
+def test_a_script_that_fails_ends_the_build(tmp_path: Path) -> None:
+    source = DebianImage(suite="bookworm", run=("echo so far so good; no-such-program",))
+    with pytest.raises(BangerError) as caught:
+        build(Image(name="i", source=source, kernel="k"), home_paths(tmp_path), Silent())
+    assert "no-such-program" in caught.value.cause
+    assert list((home_paths(tmp_path).images / STAGING).glob("*")) == []

@@ -1,13 +1,14 @@
-"""Images by address or from a file: a squashfs as it is, a file system, or the disk of a virtual machine.
+"""Images by address or from a file: a squashfs as it is, a tar, a file system, or the disk of a virtual machine.
 
-What a file is, its first bytes tell, unless the source says it. A squashfs is only looked at; disks are read by
-a guest, never by the host.
+What a file is, its first bytes tell, unless the source says it. A squashfs is only looked at; a tar is flattened like
+the layer of a container; disks are read by a guest, never by the host.
 """
 
 from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import lzma
 import zlib
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import IO
 import zstandard
 
 from reconciler.drivers.images import disk
+from reconciler.drivers.images.flatten import Layer, flatten, media_type
 from reconciler.drivers.images.packing import Job, JobKind, Workshop
 from reconciler.drivers.images.superblock import trim
 from reconciler.lib.download import download
@@ -30,6 +32,7 @@ from reconciler.model.codec import to_json
 
 MAX_SIZE = 64 * GIB
 _CHUNK = MIB
+_USTAR_AT = 257  # tar(5)
 _ZSTD_INPUT = 1024  # bytes: what one call makes of them has no other bound, and may be 32 MiB
 _COMPRESSIONS = (b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh", b"\x28\xb5\x2f\xfd")
 
@@ -46,17 +49,24 @@ def make(
     progress.update(0.5, "looking at what came")
     plain = _unpacked(file, scratch / "unpacked", Share(progress, 0.1, 0.5))
     found = source.format if source.format is not Format.AUTO else recognised(plain)
+    warnings: tuple[str, ...] = ()
     rest = Share(progress, 0.35, 0.6)
     match found:
         case Format.SQUASHFS:
             trim(plain)
             plain.rename(target.squashfs)
+        case Format.TAR:
+            with plain.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            layer = Layer(plain, media_type(plain), f"sha256:{digest}", plain.stat().st_size, None)
+            warnings = flatten([layer], target.squashfs, scratch, rest).warnings
         case _:
             disk.check(plain, found)
             workshop.pack(Job(kind=JobKind.DISK, root=plain, format=found.value), target.squashfs, scratch, rest)
     return {
         "inputs": {"recipe": IMAGE_RECIPE, **to_json(source)},
         "format": found.value,
+        "warnings": list(warnings),
     }
 
 
@@ -68,10 +78,12 @@ def recognised(file: Path) -> Format:
         return Format.SQUASHFS
     if start[:4] == b"QFI\xfb":
         return Format.QCOW2
+    if start[_USTAR_AT : _USTAR_AT + 5] == b"ustar":
+        return Format.TAR
     if disk.is_raw(start):
         return Format.RAW
     raise BangerError(
-        f"what came is neither squashfs, qcow2 nor a disk (it begins with {start[:8].hex(' ') or 'nothing'})",
+        f"what came is neither squashfs, tar, qcow2 nor a disk (it begins with {start[:8].hex(' ') or 'nothing'})",
         hint="say its `format` if it is one of them all the same",
     )
 
