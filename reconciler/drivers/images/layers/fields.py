@@ -7,6 +7,7 @@ Linux's bounds: limits.h(0), xattr(7), makedev(3).
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from reconciler.drivers.images.layers.refusal import RefusedError, shown
 
@@ -25,8 +26,9 @@ _KEPT_XATTRS = (b"user.", b"security.", b"trusted.")
 _OVERLAY = (b"trusted.overlay.", b"user.overlay.")
 
 
+@lru_cache(maxsize=4096)
 def number(field: bytes, what: str) -> int:
-    """A numeric header field: octal digits, or GNU's base 256. Raises RefusedError."""
+    """A numeric header field: octal digits, or GNU's base 256. Raises RefusedError. Most entries have the same few."""
     if field[0] & 0x80:
         value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
