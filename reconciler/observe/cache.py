@@ -14,6 +14,7 @@ from pathlib import Path
 from reconciler.drivers.cache import probe, trash
 from reconciler.lib.bulk import no_collection
 from reconciler.lib.paths import Paths
+from reconciler.model.artifacts import GUEST_TOOLS
 from reconciler.model.observed import Unknown
 from reconciler.model.retention import Entry, EntryKind, ObservedCache
 from reconciler.store.inventory import EnvironmentRow, Inventory, VmRow
@@ -76,8 +77,8 @@ def find_roots(inventory: Inventory, retention: RetentionState, paths: Paths) ->
         if pin.kind is EntryKind.BLOB:
             roots.digests([pin.name], "it belongs to what is pinned")
     roots.unreadable({entry for entry, _ in trashed})
-    if rows and (newest := _newest(paths.tools)):
-        roots.need(EntryKind.TOOLS, newest, "vms are started with it")
+    if rows:
+        roots.need(EntryKind.TOOLS, GUEST_TOOLS.id, "vms are started with it")
     return roots.found
 
 
@@ -134,8 +135,3 @@ def _owned(entry: Entry, manifests: Mapping[str, trash.Manifest]) -> Entry:
         return entry
     protected = manifest.vm is not None and manifest.vm.protect
     return entry._replace(environment=manifest.environment, protected=protected)
-
-
-def _newest(folder: Path) -> str | None:
-    found = sorted(probe.entries(EntryKind.TOOLS, folder), key=lambda entry: entry.used_at)
-    return found[-1].name if found else None

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from reconciler.lib.clock import Clock
 from reconciler.model.actions import Action
@@ -41,6 +42,7 @@ _REASONS: Mapping[str, str] = {
     "ForgetEnvironment": "Forgotten",
 }
 """What an event says of an action that is done."""
+_MOST_ENTRIES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,7 @@ class Journal:
                 self.operation,
                 environment,
                 action.id,
-                json.dumps(action.to_json()),
+                json.dumps(_recorded(action)),
                 self._clock.now(),
             )
 
@@ -117,3 +119,12 @@ class Journal:
         for row in rows:
             newest.setdefault(row["step"].partition(" ")[2], row["error"] if row["result"] == "failed" else "")
         return {name: error for name, error in newest.items() if error}
+
+
+def _recorded(action: Action) -> dict[str, Any]:
+    """An action as it is kept: of what has a hundred thousand entries, the first thousand and the number of the others."""
+    found = action.to_json()
+    entries = found.get("entries")
+    if isinstance(entries, list) and len(entries) > _MOST_ENTRIES:
+        return {**found, "entries": entries[:_MOST_ENTRIES], "more": len(entries) - _MOST_ENTRIES}
+    return found
