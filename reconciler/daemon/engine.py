@@ -77,7 +77,7 @@ class Engine:
         """The cache and the trash, and what needs what of them. Raises BangerError where there is no state yet."""
         from reconciler.observe.cache import observe_cache
 
-        return observe_cache(self.inventory(), self.retention(), self.paths, self.clock.now())
+        return observe_cache(self.inventory(), self.retention(), self.paths, self.clock.now(), self._pinned)
 
     def retention(self) -> RetentionState:
         """Pins, and what went lately; for writing inside `writing`."""
@@ -155,7 +155,12 @@ class Engine:
         """What of the cache and the trash is needed now, and by what."""
         from reconciler.observe.cache import find_roots
 
-        return find_roots(self.inventory(), self.retention(), self.paths)
+        return find_roots(self.inventory(), self.retention(), self.paths, self._pinned)
+
+    def _pinned(self, desired: DesiredState) -> DesiredState:
+        from reconciler.daemon.pinning import by_memory
+
+        return by_memory(self.paths, desired)
 
     def close(self) -> None:
         self.helper.close()

@@ -8,13 +8,14 @@ it holds a lock (`lib.inuse`), which eviction respects.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from reconciler.drivers.cache import probe, trash
 from reconciler.lib.bulk import no_collection
 from reconciler.lib.paths import Paths
 from reconciler.model.artifacts import GUEST_TOOLS
+from reconciler.model.desired import DesiredState
 from reconciler.model.observed import Unknown
 from reconciler.model.retention import Entry, EntryKind, ObservedCache
 from reconciler.store.inventory import EnvironmentRow, Inventory, VmRow
@@ -23,14 +24,18 @@ from reconciler.store.retention import RetentionState
 _LABELLED = re.compile(r"\(([0-9a-f]{16})\)")
 LOCK_FILE = "banger.lock"
 
+Pinned = Callable[[DesiredState], DesiredState]
 
-def observe_cache(inventory: Inventory, retention: RetentionState, paths: Paths, now: float) -> ObservedCache | Unknown:
+
+def observe_cache(
+    inventory: Inventory, retention: RetentionState, paths: Paths, now: float, pinned: Pinned
+) -> ObservedCache | Unknown:
     """Everything at once; Unknown if a part of it cannot be read, since then nothing is known to be unneeded (I4)."""
     try:
         with no_collection():
             found = [entry for kind, folder in probe.places(paths).items() for entry in probe.entries(kind, folder)]
         # Now and not before: what became needed while the folders were read is needed.
-        roots = find_roots(inventory, retention, paths)
+        roots = find_roots(inventory, retention, paths, pinned)
         manifests = dict(trash.entries(paths))
         entries = [_owned(entry, manifests) if entry.kind is EntryKind.TRASH else entry for entry in found]
         for root in (paths.cache, paths.state):
@@ -53,8 +58,13 @@ def observe_cache(inventory: Inventory, retention: RetentionState, paths: Paths,
     )
 
 
-def find_roots(inventory: Inventory, retention: RetentionState, paths: Paths) -> dict[str, str]:
-    """Key of an entry → what needs it. BangerError if the inventory cannot be read, OSError if a file cannot."""
+def find_roots(inventory: Inventory, retention: RetentionState, paths: Paths, pinned: Pinned) -> dict[str, str]:
+    """Key of an entry → what needs it. BangerError if the inventory cannot be read, OSError if a file cannot.
+
+    Parameters
+    ----------
+    pinned: gives a desired state with the tags of its images resolved, as far as is remembered.
+    """
     roots = _Roots(paths)
     rows = inventory.vms()
     for row in rows:
@@ -62,7 +72,7 @@ def find_roots(inventory: Inventory, retention: RetentionState, paths: Paths) ->
     for name in inventory.environment_names():
         environment = inventory.environment(name)
         if environment is not None:
-            roots.desired(environment)
+            roots.desired(environment, pinned(environment.desired))
     trashed = trash.entries(paths)
     there = {row.id: f"{row.environment}/{row.name}" for row in rows}
     for entry, manifest in trashed:
@@ -97,13 +107,13 @@ class _Roots:
             self.need(EntryKind.IMAGE, identity, why)
             self.need(EntryKind.KERNEL, identity, why)
 
-    def desired(self, row: EnvironmentRow) -> None:
+    def desired(self, row: EnvironmentRow, desired: DesiredState) -> None:
         """What an environment asks for, and what the lock file beside its file names."""
-        for image in row.desired.images.values():
+        for image in desired.images.values():
             self.need(EntryKind.IMAGE, image.id, f"environment {row.name} has image {image.name}")
-        for kernel in row.desired.kernels.values():
+        for kernel in desired.kernels.values():
             self.need(EntryKind.KERNEL, kernel.id, f"environment {row.name} has kernel {kernel.name}")
-        for vm in row.desired.vms.values():
+        for vm in desired.vms.values():
             self.made_of((vm.image_id, vm.kernel_id), f"environment {row.name} has vm {vm.name}")
         lock = Path(row.source).parent / LOCK_FILE
         if lock.is_file():
