@@ -123,4 +123,4 @@ def test_a_guest_that_is_started_by_hand_is_seen_to_have_its_files() -> None:
     have = ObservedVm(name="dev", id="1", spec=spec, mac="02:00:00:00:00:01", disk=True, pid=7)
     observed = ObservedState(install="i", environment="env", vms={"dev": have})
     steps = [step.id for step in plan_verb(VmVerb.RESTART, DEV, observed).steps]
-    assert steps == ["stop vm/dev", "start vm/dev", "configure vm/dev"]
+    assert [step for step in steps if step.endswith("vm/dev")] == ["stop vm/dev", "start vm/dev", "configure vm/dev"]

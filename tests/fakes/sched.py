@@ -154,7 +154,7 @@ class Simulation:
         self.wheel = Wheel(random.Random(seed))
         self.ran: list[Ran] = []
         self.passes: list[tuple[float, str]] = []
-        self._most = {Lane.QUICK: workers, Lane.BUILD: workers, Lane.START: starts, Lane.STOP: 32}
+        self._most = {Lane.QUICK: workers, Lane.BUILD: workers, Lane.START: starts, Lane.STOP: 32, Lane.GUEST: 32}
         self._running = dict.fromkeys(Lane, 0)
         self._order = count()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
