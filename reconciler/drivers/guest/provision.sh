@@ -20,8 +20,9 @@ marks=$once
 [ "$1" = once ] || marks=$boot
 umask 077
 step=/run/banger/step
-log=/var/lib/banger/$machine/step.log
-$b mkdir -p $marks "${log%/*}" && $b cat >$step && $b chmod 700 $step || {
+# In memory: what a step says may hold a secret.
+log=/run/banger/step.log
+$b mkdir -p $marks && $b cat >$step && $b chmod 700 $step || {
     echo "the step cannot be stored: is the disk full?"
     exit 1
 }
