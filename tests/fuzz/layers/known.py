@@ -26,6 +26,8 @@ def reason(program: str, mine: Ours, other: dict[str, Any], lines: list[str]) ->
         return "a name that stands twice, once as a link that GNU tar makes at its end"
     if program == "bsdtar" and "Unrecognized archive format" in said and not other["tree"]:
         return "libarchive does not take it for a tar"
+    if re.search(r"Cannot (mkdir|open|create).*: Permission denied", said) and _all(lines, "(it fails|only here)"):
+        return "its sandbox may not write to a folder without write permission"
     if re.search(r"Cannot mknod|Can't create '.*': Operation not permitted", said) and _all(lines, "it fails"):
         return "its sandbox has no devices"
     if "can't be converted" in said or "cannot be converted" in said:
