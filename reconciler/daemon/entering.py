@@ -56,7 +56,7 @@ def _argv(engine: Engine, ref: VmRef, vm: ObservedVm, options: SshOptions, **mor
     if there is None:
         raise BangerError(
             f"vm {ref} has no network, so ssh cannot reach it",
-            hint=f"banger exec {ref} -- COMMAND needs none, and banger console {ref} shows its serial console",
+            hint=f"banger exec {ref} -- COMMAND needs none, and banger logs {ref} shows what its serial console said",
         )
     who = options.user or vm.spec.user
     if who.startswith("-"):

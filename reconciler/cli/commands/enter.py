@@ -109,7 +109,8 @@ def execute(
     if way.channel is Channel.AGENT:
         if tty:
             raise UsageError(
-                f"vm {ref} has no network, and its agent gives no terminal", hint=f"banger console {ref} is one"
+                f"vm {ref} has no network, and its agent gives no terminal",
+                hint="leave -t out: its input, output and exit code pass as they are",
             )
         return wire.run_by_agent(way, words, cwd=cwd, env=env, timeout=timeout)
     if tty is None:
