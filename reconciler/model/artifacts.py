@@ -314,6 +314,7 @@ class GuestTools:
     suite: str = "bookworm"
     packages: tuple[str, ...] = (
         "busybox-static",
+        "coreutils",
         "dropbear-bin",
         "openssh-sftp-server",
         "qemu-guest-agent",

@@ -37,6 +37,7 @@ _PROGRAMS = (
     "usr/sbin/dropbear",
     "usr/bin/dropbearconvert",
     "usr/lib/openssh/sftp-server",
+    "usr/bin/env",
     "usr/bin/setpriv",
     "usr/bin/unshare",
 )

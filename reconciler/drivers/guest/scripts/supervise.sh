@@ -14,13 +14,18 @@ uptime() {
     now=${now%.*}
 }
 
+# A shell has what it starts in the background ignore these, for good: no Ctrl-C would end what runs in an ssh session.
+heeding() {
+    /run/banger/tools/bin/env --default-signal=INT,QUIT "$@"
+}
+
 # keep COMMAND...: runs it again whenever it ends, at first soon, at last every half minute.
 keep() {
     pause=1
     while :; do
         uptime
         began=$now
-        "$@" </dev/null
+        heeding "$@" </dev/null
         uptime
         [ $((now - began)) -lt 60 ] || pause=1
         sleep $pause
@@ -33,7 +38,7 @@ keep() {
 serve() {
     while :; do
         {
-            /run/banger/service
+            heeding /run/banger/service
             echo $? >/run/banger/service.status
         } </dev/null 2>&1 | cat
         read -r status </run/banger/service.status
