@@ -34,6 +34,7 @@ COMMANDS = {
     "ps": Lazy("listing:ps", "List the VMs.", _VMS),
     "ssh": Lazy("enter:ssh", "Open a shell in a VM, or run a command line there.", _VMS),
     "exec": Lazy("enter:execute", "Run a command in a VM and pass its exit code.", _VMS),
+    "cp": Lazy("cp:cp", "Copy files and folders into a VM or out of it.", _VMS),
     "ssh-config": Lazy("sshconfig:ssh_config", "Have ssh, scp, sftp, rsync and editors know the VMs.", _VMS),
     "logs": Lazy("logs:logs", "Show the serial console of a VM.", _VMS),
     "vm": Lazy("vm:vm", "Start, stop, restart, kill, restore or adopt VMs, and list their ports.", _VMS),
