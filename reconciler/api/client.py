@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from reconciler.api import forms
+from reconciler.api.image_forms import image_from
 from reconciler.api.service import (
     ApplyOptions,
     ApplyResult,
     Approve,
+    CachedImage,
     CacheView,
     Cleared,
     Committed,
@@ -192,6 +194,25 @@ class RemoteService:
         )
         with misunderstood():
             return forms.committed_from(made)
+
+    def images(self) -> list[CachedImage]:
+        with misunderstood():
+            return list(map(image_from, self._list("/v1/images")))
+
+    def remove_image(self, identity: str) -> int:
+        with misunderstood():
+            return int(self._ask("DELETE", f"/v1/images/{_word(identity)}")["freed"])
+
+    def pin_image(self, identity: str, pinned: bool) -> bool:
+        with misunderstood():
+            verb = "pin" if pinned else "unpin"
+            return bool(self._ask("POST", f"/v1/images/{_word(identity)}/{verb}")["changed"])
+
+    def lock_images(self, desired: DesiredState) -> Mapping[str, str]:
+        from reconciler.model.codec import to_json
+
+        with misunderstood():
+            return dict(self._ask("POST", "/v1/lock", {"desired": to_json(desired)})["digests"])
 
     def ssh_argv(
         self, ref: VmRef, command: Sequence[str] | None, tty: bool | None, options: SshOptions | None = None

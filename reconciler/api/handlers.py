@@ -8,6 +8,7 @@ from typing import Any
 from reconciler.api.cache_forms import cleared_to, view_to
 from reconciler.api.endpoints import Call, Work
 from reconciler.api.forms import committed_to, info_to, listing, options_from, ref_to, trash_to, way_to
+from reconciler.api.image_forms import image_to
 from reconciler.api.metrics import exposition
 from reconciler.api.plan_forms import result_to
 from reconciler.api.requests import desired_from
@@ -123,6 +124,26 @@ def prune_cache(call: Call) -> Work:
 
 def clear_blobs(call: Call) -> Any:
     return cleared_to(call.service.clear_blobs(call.body.get("dryRun", False)))
+
+
+def images(call: Call) -> Any:
+    return listing([image_to(image) for image in call.service.images()])
+
+
+def remove_image(call: Call) -> Any:
+    return {"freed": call.service.remove_image(call.path["image"])}
+
+
+def pin_image(call: Call) -> Any:
+    return {"changed": call.service.pin_image(call.path["image"], True)}
+
+
+def unpin_image(call: Call) -> Any:
+    return {"changed": call.service.pin_image(call.path["image"], False)}
+
+
+def lock_images(call: Call) -> Any:
+    return {"digests": dict(call.service.lock_images(desired_from(call.body["desired"])))}
 
 
 def approve(call: Call) -> Any:

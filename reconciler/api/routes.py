@@ -105,6 +105,20 @@ _CACHE = _answer(
     policy={"type": "boolean"},
     items={"type": "array", "items": _ENTRIES},
 )
+_IDENTITY: Schema = {"type": "string", "pattern": f"^[0-9a-f]{{16}}{END}"}
+_TEXTS: Schema = {"type": "array", "items": _TEXT}
+_IMAGE = _answer(
+    kind={"const": "image"},
+    name=_TEXT,
+    names=_TEXTS,
+    source=_TEXT,
+    digest=_TEXT,
+    size=_COUNT,
+    usedBy=_TEXTS,
+    usedAt=_TIME,
+    pinned={"type": "boolean"},
+    manifest={"type": "object", "description": "Its image.json."},
+)
 _SOURCE = _object(
     ["path", "digest"],
     path={"type": "string", "pattern": "^/[^\\x00-\\x1f]{0,4000}" + END},
@@ -257,6 +271,29 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         handler=handlers.clear_blobs, body_optional=True, example={"dryRun": True},
         body=_object([], dryRun={"type": "boolean", "description": "Only count them."}),
         answer=_answer(folder=_TEXT, blobs={"type": "integer"}, size={"type": "integer"}),
+    ),
+    Endpoint(
+        method="GET", path="/v1/images", name="images", summary="The images of the cache, and what uses them.",
+        handler=handlers.images, answer=_listing(_IMAGE),
+    ),
+    Endpoint(
+        method="DELETE", path="/v1/images/{image}", name="removeImage",
+        summary="Removes an image of the cache that nothing is made of.",
+        handler=handlers.remove_image, path_schema=_IDENTITY, answer=_answer(freed={"type": "integer"}),
+    ),
+    Endpoint(
+        method="POST", path="/v1/images/{image}/pin", name="pinImage", summary="Has an image kept whatever a policy says.",
+        handler=handlers.pin_image, path_schema=_IDENTITY, answer=_CHANGED,
+    ),
+    Endpoint(
+        method="POST", path="/v1/images/{image}/unpin", name="unpinImage", summary="The end of that.",
+        handler=handlers.unpin_image, path_schema=_IDENTITY, answer=_CHANGED,
+    ),
+    Endpoint(
+        method="POST", path="/v1/lock", name="lockImages",
+        summary="What each tag means now: the registries are asked. Changes nothing.",
+        handler=handlers.lock_images, body=_object(["desired"], desired=DESIRED),
+        answer=_answer(digests={"type": "object", "additionalProperties": _TEXT}), example={"desired": _EMPTY_DESIRED},
     ),
     Endpoint(
         method="POST", path="/v1/wait", name="wait", summary="Waits until VMs are ready, stopped or gone.",

@@ -5,11 +5,11 @@ Only frozen values of the model cross it, so that it can be carried over a socke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     # For the types only: `ps` is quick because it does not load what plans are made of.
@@ -120,6 +120,25 @@ class CacheView:
     limit: int | None = None
     pressed: bool = False
     policy: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedImage:
+    """An image of the cache. `names` is what files call it, as `environment/name`; `digest` is of container images.
+
+    `size` in bytes on disk, `used_at` in seconds since the epoch; `used_by` has VMs, as `environment/name`, and `trash/entry`.
+    `manifest` is its `image.json`, empty if that cannot be read.
+    """
+
+    id: str
+    names: tuple[str, ...]
+    source: str
+    digest: str
+    size: int
+    used_by: tuple[str, ...]
+    used_at: float
+    pinned: bool
+    manifest: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,6 +344,18 @@ class Service(Protocol):
 
     def commit(self, ref: VmRef, image: str, options: ApplyOptions, reporter: Reporter) -> Committed:
         """Makes an image of a stopped VM's disk, kept under the name `image` in the state directory."""
+
+    def images(self) -> list[CachedImage]:
+        """Every image of the cache, those that files name first."""
+
+    def remove_image(self, identity: str) -> int:
+        """Removes an image of the cache; returns the bytes that came free. UsageError while something is made of it."""
+
+    def pin_image(self, identity: str, pinned: bool) -> bool:
+        """Has an image kept whatever a policy says, or no longer. False: it was so already."""
+
+    def lock_images(self, desired: DesiredState) -> Mapping[str, str]:
+        """What each tag means now, by reference: its registry is asked, whatever is remembered or locked."""
 
     def ssh_argv(
         self, ref: VmRef, command: Sequence[str] | None, tty: bool | None, options: SshOptions | None = None

@@ -51,7 +51,7 @@ COMMANDS = {
         "hold:resume", "Have the controller go on with what was paused, or was given up as contended.", _CONTROLLER
     ),
     "cache": Lazy("cache:cache", "Show what the cache and the trash hold, and prune them by the file's policy.", _HOST),
-    "image": Lazy("image:image", "Look after the images in the cache.", _HOST),
+    "image": Lazy("image:image", "List the images in the cache, show, pin, lock and remove them.", _HOST),
     "system": Lazy("system:system", "Install the units and the root helper on this host, or remove them.", _HOST),
     "doctor": Lazy("doctor:doctor", "Check what this host lacks.", _HOST),
     "schema": Lazy("schema:schema", "Print a JSON schema.", _HOST),

@@ -92,6 +92,24 @@ class NetworkName(click.ParamType[str]):
         return [CompletionItem(name) for name in names if name.startswith(incomplete) and ("/" in name) is qualified]
 
 
+class ImageName(click.ParamType[str]):
+    """A reference to an image of the cache: an id, `base` or `demo/base`; shells complete it."""
+
+    name = "image"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from reconciler.cli import wire  # noqa: PLC0415  # only when a shell asks
+
+        try:
+            with wire.service() as service:
+                images = service.images()
+        except Exception:
+            return []  # as for a VM
+        words = {word for item in images for name in item.names for word in (name, name.partition("/")[2])}
+        words |= {item.id for item in images}
+        return [CompletionItem(word) for word in sorted(words) if word.startswith(incomplete)]
+
+
 def option(*declarations: str, **attributes: Any) -> Callable[[F], F]:
     """`click.option` with the variable that belongs to its long form."""
     longest = max((d.split("/")[0] for d in declarations if d.startswith("--")), key=len)

@@ -6,11 +6,12 @@ Reading is done by `views`; what changes things is imported when it is asked for
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.api.service import (
+    CachedImage,
     CacheView,
     Cleared,
     Committed,
@@ -161,6 +162,26 @@ class LocalService:
         from reconciler.daemon.committing import commit
 
         return commit(self._engine, ref, image, reporter)
+
+    def images(self) -> list[CachedImage]:
+        from reconciler.daemon import images
+
+        return images.images(self._engine)
+
+    def remove_image(self, identity: str) -> int:
+        from reconciler.daemon import images
+
+        return images.remove(self._engine, identity)
+
+    def pin_image(self, identity: str, pinned: bool) -> bool:
+        from reconciler.daemon import images
+
+        return images.pin(self._engine, identity, pinned=pinned)
+
+    def lock_images(self, desired: DesiredState) -> Mapping[str, str]:
+        from reconciler.daemon import images
+
+        return images.lock(self._engine, desired)
 
     def ssh_argv(
         self, ref: VmRef, command: Sequence[str] | None, tty: bool | None, options: SshOptions | None = None

@@ -54,7 +54,7 @@ def _ask(paths: Paths, source: OciImage, remember: bool) -> str:
         return ""
 
 
-def locked(paths: Paths, desired: DesiredState) -> list[OciImage]:
+def locked(desired: DesiredState) -> list[OciImage]:
     """What every tag means now, with its digest: asked anew, whatever is remembered or locked. Writes nothing.
 
     Raises BangerError if one cannot be found out.

@@ -93,7 +93,12 @@ def test_the_page_names_every_operation() -> None:
 def test_its_examples_are_accepted(asked: tuple[FakeService, requests.Session]) -> None:
     """So that the operations are reached at all, and not just what refuses bad requests."""
     _, session = asked
-    values: dict[str, Any] = {"environment": "demo", "name": "dev", "digest": "0123456789ab"}
+    values: dict[str, Any] = {
+        "environment": "demo",
+        "name": "dev",
+        "digest": "0123456789ab",
+        "image": "0123456789abcdef",
+    }
     query = {"resolve": {"name": "dev"}}
     for endpoint in ENDPOINTS:
         path = endpoint.path.format(**values)

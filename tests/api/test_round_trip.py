@@ -334,3 +334,16 @@ def test_the_cache_and_its_pruning(service: FakeService, remote: RemoteService) 
     assert not remote.prune_cache(wanted, options, Recorder(), lambda plan: False).approved
     assert remote.clear_blobs(True) == service.the_cleared
     assert service.calls[-1] == ("clear_blobs", True)
+
+
+def test_images(service: FakeService, remote: RemoteService) -> None:
+    assert remote.images() == service.the_images
+    assert remote.remove_image(fake.UNUSED.id) == 1 << 20
+    assert remote.pin_image(fake.UNUSED.id, True) and remote.pin_image(fake.UNUSED.id, False)
+    assert remote.lock_images(fake.desired()) == service.the_lock
+    assert service.calls[-4:] == [
+        ("remove_image", fake.UNUSED.id),
+        ("pin_image", fake.UNUSED.id, True),
+        ("pin_image", fake.UNUSED.id, False),
+        ("lock_images", "demo"),
+    ]

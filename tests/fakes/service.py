@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from reconciler.api.service import (
     ApplyOptions,
     ApplyResult,
     Approve,
+    CachedImage,
     CacheView,
     Channel,
     Cleared,
@@ -158,6 +159,28 @@ CACHE = CacheView(
 
 COMMITTED = Committed(path=Path("/state/committed/gold-0.squashfs"), sha256="0" * 64, size=1 << 28, kernel="debian")
 CLEARED = Cleared(folder=Path("/nonexistent/oci"), blobs=47, size=1288490189)
+CACHED = CachedImage(
+    id="0123456789abcdef",
+    names=("demo/base", "other/base"),
+    source="r.io/a/b:1",
+    digest="sha256:" + "ab" * 32,
+    size=300 << 20,
+    used_by=("demo/dev", "demo/web-1", "demo/web-2", "demo/web-3"),
+    used_at=1000.0,
+    pinned=False,
+    manifest={"layers": [{}, {}], "config": {"cmd": ["sh", "-c"], "user": ""}, "warnings": ["\x1b[1mbold"]},
+)
+UNUSED = CachedImage(
+    id="fedcba9876543210",
+    names=("demo/spare",),
+    source="Debian bookworm",
+    digest="",
+    size=1 << 20,
+    used_by=(),
+    used_at=2000.0,
+    pinned=True,
+    manifest={},
+)
 INFO = ServiceInfo(version="0", pid=1, state=Path("/nonexistent/state"), controller=False, since=1000.0)
 
 
@@ -195,6 +218,9 @@ class FakeService:
     the_cache: CacheView = CACHE
     the_cleared: Cleared = CLEARED
     the_committed: Committed = COMMITTED
+    the_images: list[CachedImage] = field(default_factory=lambda: [CACHED, UNUSED])
+    the_lock: dict[str, str] = field(default_factory=lambda: {"r.io/a/b:1": "sha256:" + "ab" * 32})
+    changed: bool = True
 
     def _called(self, *call: Any) -> None:
         self.calls.append(call)
@@ -293,6 +319,22 @@ class FakeService:
         self._called("commit", str(ref), image, options)
         reporter.note("packing")
         return self.the_committed
+
+    def images(self) -> list[CachedImage]:
+        self._called("images")
+        return self.the_images
+
+    def remove_image(self, identity: str) -> int:
+        self._called("remove_image", identity)
+        return 1 << 20
+
+    def pin_image(self, identity: str, pinned: bool) -> bool:
+        self._called("pin_image", identity, pinned)
+        return self.changed
+
+    def lock_images(self, desired: DesiredState) -> Mapping[str, str]:
+        self._called("lock_images", desired.environment)
+        return self.the_lock
 
     def ssh_argv(
         self, ref: VmRef, command: Sequence[str] | None, tty: bool | None, options: SshOptions | None = None

@@ -32,6 +32,7 @@ from reconciler.drivers.images.manifest import (
 from reconciler.drivers.images.packing import Workshop
 from reconciler.lib.atomic import write_atomic
 from reconciler.lib.errors import BangerError, ErrorClass
+from reconciler.lib.inuse import in_use, mark_used
 from reconciler.lib.paths import ImagePaths, Paths
 from reconciler.lib.progress import Progress
 from reconciler.lib.resolutions import remember, remembered, stamp
@@ -189,7 +190,7 @@ class _Pull:
                 continue
             if (self._own / blob.name).stat().st_size == blob.size:
                 self._linked.add(blob.name)
-                os.utime(self._own / blob.name)  # it was used, which the cache's retention goes by
+                mark_used(self._own / blob.name)
             else:
                 (self._own / blob.name).unlink()
 
@@ -247,11 +248,12 @@ class _Pull:
         if self._local:
             return
         self._cache.mkdir(parents=True, exist_ok=True)
-        for name in sorted(self._names):
-            try:
-                os.link(self._own / name, self._cache / name)
-            except (FileExistsError, FileNotFoundError):
-                continue
+        with in_use(self._cache):
+            for name in sorted(self._names):
+                try:
+                    os.link(self._own / name, self._cache / name)
+                except (FileExistsError, FileNotFoundError):
+                    continue
 
     def forget_damaged(self) -> None:
         """Drops cached blobs that are not what their names say: the disk has changed them. Raises BangerError if it did."""
