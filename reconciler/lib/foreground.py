@@ -44,7 +44,7 @@ def run(
     """
     last: int | None = None
     interrupts = 0
-    child = os.posix_spawn(program, list(argv), dict(os.environ), setsigmask=_KEPT_FROM_THE_CHILD)
+    child = 0
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal last, interrupts
@@ -63,11 +63,18 @@ def run(
             on_signal(number)
 
     previous: dict[int, Any] = {}
+    handled = (*FORWARDED, *([signal.SIGALRM] if timeout is not None else []))
+    # One that comes while there is a child, and no handler yet, would end this process alone.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
     try:
-        for number in (*FORWARDED, *([signal.SIGALRM] if timeout is not None else [])):
-            # What the parent chose to ignore stays ignored: nohup(1).
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                previous[number] = signal.signal(number, handle)
+        try:
+            child = os.posix_spawn(program, list(argv), dict(os.environ), setsigmask=_KEPT_FROM_THE_CHILD)
+            for number in handled:
+                # What the parent chose to ignore stays ignored: nohup(1).
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    previous[number] = signal.signal(number, handle)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if timeout is not None:
             signal.setitimer(signal.ITIMER_REAL, max(timeout, 1e-6))
         _, status = os.waitpid(child, 0)

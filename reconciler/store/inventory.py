@@ -251,7 +251,14 @@ def _text(value: object) -> str | None:
 @lru_cache(maxsize=8)
 def _desired(text: str) -> DesiredState:
     """A controller reads the same texts in every pass; what they mean never changes. An edit leaves its old text here."""
-    return from_json(DesiredState, json.loads(text))
+    data = json.loads(text)
+    for made in ("images", "kernels"):
+        for entry in data.get(made, {}).values():
+            # Written while Debian was the only source, whose fields were the entry's own.
+            if isinstance(entry, dict) and "source" not in entry:
+                source = {key: entry.pop(key) for key in ("suite", "packages", "package") if key in entry}
+                entry["source"] = {"tag": "debian", **source}
+    return from_json(DesiredState, data)
 
 
 def _network(text: str) -> Network:

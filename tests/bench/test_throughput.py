@@ -62,6 +62,8 @@ def words_of(pid: int) -> list[str]:
 def same_line(words: list[str], old: str, new: str, folder: Path) -> Iterator[None]:
     """The same QEMU, with another tap."""
     folder.mkdir(parents=True, exist_ok=True)
+    for pipe in ("agent.in", "agent.out"):  # of the guest's agent, which nobody talks to
+        os.mkfifo(folder / pipe)
     argv = [word.replace(f"ifname={old},", f"ifname={new},") for word in words if word != "-daemonize"]
     assert f"ifname={new}," in " ".join(argv)
     with subprocess.Popen(argv) as process:

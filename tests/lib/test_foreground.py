@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import pytest
 
@@ -26,14 +27,29 @@ def test_handlers_are_put_back() -> None:
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+def test_a_signal_that_comes_while_the_child_starts_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    real = os.posix_spawn
+
+    def spawn(*args: Any, **more: Any) -> int:
+        child = real(*args, **more)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return child
+
+    monkeypatch.setattr(os, "posix_spawn", spawn)
+    assert foreground.run("/bin/true", ["true"], on_signal=told.append) == (0, signal.SIGTERM)
+    assert told == [signal.SIGTERM]
+
+
 def test_a_program_that_is_not_there() -> None:
     with pytest.raises(OSError):
         foreground.run("/nonexistent", ["x"], on_signal=lambda number: None)
 
 
 WAITS = """
-import os
+import os, signal
 from reconciler.lib import foreground
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever these tests were started by
 def tell(number):
     os.write(1, f"told {number}\\n".encode())
 code, last = foreground.run("/bin/sh", ["sh", "-c", "echo up; read line; echo slept; exit 5"], on_signal=tell)

@@ -30,6 +30,10 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     del wanted["controller"]
     for field in OLD_VM_FIELDS:
         del wanted["vms"]["dev"][field]
+    for made in (*wanted["images"].values(), *wanted["kernels"].values()):
+        # Debian was the only source.
+        source = made.pop("source")
+        made |= {key: source[key] for key in ("suite", "packages", "package") if key in source}
     database.execute("INSERT INTO environments VALUES ('env', '/f', 'd', ?, 1.0)", json.dumps(wanted))
     database.execute(
         "INSERT INTO vms VALUES ('env', 'dev', 'id', ?, '{}', '{\"cpus\": \"1\"}', NULL, '{}', 1.0, 2.0, 3.0)",
