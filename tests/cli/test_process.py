@@ -118,11 +118,12 @@ def test_a_signal_ends_the_children_and_the_process_in_order(number: int, code: 
     seconds = f"1000.{os.getpid()}{code}"
     child = start(
         f"""
+import os
 from reconciler.lib.run import run
+ours = os.dup(1)
 def vms(environment):
     try:
-        print("ready", flush=True)
-        run(["sleep", "{seconds}"])
+        run(["sh", "-c", f"echo ready >&{{ours}}; exec sleep {seconds}"], pass_fds=[ours])
     finally:
         print("unwound", file=sys.stderr, flush=True)
 fake.vms = vms

@@ -51,7 +51,7 @@ def test_a_plan_asks_what_is_not_known_and_writes_nothing(host: Host, tags: Tags
     assert [step.id for step in plan.steps if "vm/" in step.id] == ["create vm/dev", "start vm/dev"]
     assert "(sha256:aaaaaaaaaaaa)" in next(s.action.describe() for s in plan.steps if s.id == "build image/base")
     assert tags.asked == 1
-    assert not host.paths.cache.exists() and not host.paths.state.exists()
+    assert not host.paths.resolutions.exists() and not host.paths.state.exists()
 
 
 def test_missing_asks_once_and_a_second_apply_plans_nothing(host: Host, tags: Tags) -> None:
