@@ -10,10 +10,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ONE_SECONDS = 0.5
+"""Within this time a second SIGTERM is the first one: timeout(1) sends it to its child, and again to the whole group."""
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
@@ -22,6 +25,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.exit_code: int | None = None
+        self._since = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -45,10 +49,13 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.exit_code is not None:
+            if number == signal.SIGTERM and time.monotonic() - self._since < _ONE_SECONDS:
+                return
             if sys.stderr.isatty():
                 os.write(2, _SHOW_CURSOR)
             os._exit(self.exit_code)
         self.exit_code = 128 + number
+        self._since = time.monotonic()
         # In a thread, because this one may hold the very lock that cancelling takes.
         canceller = threading.Thread(target=_cancel, daemon=True)
         canceller.start()

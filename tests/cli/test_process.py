@@ -193,6 +193,31 @@ main()
     assert finish(child)[0] == 130
 
 
+def test_a_term_that_is_sent_twice_at_once_is_one() -> None:
+    """As by timeout(1), which sends it to its child and to its whole group."""
+    child = start(
+        """
+import os, signal
+def vms(environment):
+    try:
+        print("ready", flush=True)
+        while True:
+            signal.sigtimedwait([], 0.1)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("unwound", flush=True)
+fake.vms = vms
+main()
+""",
+        "ps",
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"ready\n"
+    child.send_signal(signal.SIGTERM)
+    code, out, _ = finish(child)
+    assert (code, out) == (143, "unwound\n")
+
+
 def sleepers(seconds: str) -> list[str]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):

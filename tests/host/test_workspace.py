@@ -55,7 +55,11 @@ def test_a_commit_of_the_guest_comes_back_with_its_id(dev: Home) -> None:
     assert repository.git("rev-parse", "banger/dev") == made
     repository.write("a.txt", "three\n")
     refused = dev.run("workspace", "push", "dev", check=False)
-    assert refused.returncode == 0, refused.stderr  # the commit is in a branch here: nothing is lost
+    assert refused.returncode == 1
+    assert "added g" in refused.stderr
+    repository.git("merge", "-q", "--ff-only", "banger/dev")
+    dev.run("workspace", "push", "dev")
+    assert dev.exec("dev", "cat", "/root/repo/g", "/root/repo/a.txt") == "g\nthree"
 
 
 def test_work_of_the_guest_is_refused_with_a_word(dev: Home) -> None:
