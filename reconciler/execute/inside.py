@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from reconciler.drivers.guest import files, probe, secrets, settings, sources
+from reconciler.drivers.guest import files, probe, secrets, settings, shared, sources
 from reconciler.drivers.guest.readiness import endpoint
 from reconciler.drivers.guest.remote import Remote, SshRemote
 from reconciler.drivers.vmm import probe as vmms
@@ -38,6 +38,7 @@ def configure_guest(action: ConfigureGuest, tools: Tools, progress: Progress) ->
     if any(told.get(name, "") != fact for name, fact in facts.items()):
         progress.update(None, f"bringing {len(vm.env)} variables and {len(vm.secrets)} secrets")
         settings.deliver(guest, vm.env, values)
+        shared.retire(tools.paths.vm(tools.environment, action.name).ssh_shared)
         note(action.name, facts, tools)
     gathered = sources.gather(vm.guest_files)
     if told.get("files", "") != gathered.fact:

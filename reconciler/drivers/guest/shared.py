@@ -44,16 +44,28 @@ def master(argv: list[str], control: Path) -> list[str]:
     return [argv[0], "-M", "-N", "-f", *(word for option in words for word in ("-o", option)), *argv[1:]]
 
 
+def retire(prefix: Path) -> None:
+    """Has nobody else join the connections below `prefix`, which go on for who uses them.
+
+    What a session is given (variables, groups of its user) is given to a connection when that is made.
+    """
+    _ask(prefix, "stop")
+
+
 def end(prefix: Path) -> None:
     """Ends the connections below `prefix`; sockets that nobody listens at go as well.
 
     Their guest is gone or about to go. Where it is not reached through its VMM, a connection would not notice for
     three times `ssh.ALIVE_INTERVAL`, and the next boot would be asked through it.
     """
+    _ask(prefix, "exit")
+
+
+def _ask(prefix: Path, request: str) -> None:
     program = which("ssh")
     for name in glob.glob(f"{glob.escape(str(prefix))}.*"):  # noqa: PTH207  # Path.glob would read the prefix as a pattern
         control = Path(name)
         if program is not None and control.is_socket():
             option = f"ControlPath={quoted(control)}"
-            run([program, "-F", "none", "-o", option, "-O", "exit", "--", "vm"], timeout=_END_SECONDS, check=False)
+            run([program, "-F", "none", "-o", option, "-O", request, "--", "vm"], timeout=_END_SECONDS, check=False)
         control.unlink(missing_ok=True)
