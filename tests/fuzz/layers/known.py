@@ -22,6 +22,8 @@ def reason(program: str, mine: Ours, other: dict[str, Any], lines: list[str]) ->
         return "its sandbox has no setuid bits"
     if mine.named - mine.tree.nodes.keys() - {""}:
         return "a symbolic link on the way to an entry"
+    if program == "gnutar" and "Permission denied" in said:
+        return "its sandbox has no right to pass closed folders"
     if program == "gnutar" and mine.warnings and any(node.type == "symlink" for node in mine.tree.nodes.values()):
         return "a name that stands twice, once as a link that GNU tar makes at its end"
     if program == "bsdtar" and "Unrecognized archive format" in said and not other["tree"]:
@@ -41,4 +43,4 @@ def _all(lines: list[str], pattern: str) -> bool:
 
 def _setuid_only(line: str) -> bool:
     match = re.fullmatch(r"mode of .*: ([0-7]+), ([0-7]+)", line, re.DOTALL)
-    return match is not None and int(match[1], 8) & ~_SETUID == int(match[2], 8)
+    return match is not None and (int(match[1], 8) ^ int(match[2], 8)) & ~_SETUID == 0

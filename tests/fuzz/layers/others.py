@@ -48,6 +48,7 @@ def look(work: Path) -> dict[str, list[object]]:
                     os.chmod(path, 0o600)
                 with open(path, "rb") as file:
                     data = file.read(1 << 20)
+                os.chmod(path, stat.S_IMODE(status.st_mode))  # it may have another name
                 what = data.decode("latin-1") if len(data) <= 4096 else hashlib.sha256(data).hexdigest()
             elif kind == stat.S_IFLNK:
                 what = os.readlink(path).decode("latin-1")

@@ -65,9 +65,9 @@ def clamped(seconds: int) -> int:
 
 
 def pax_time(value: bytes) -> int | None:
-    """The seconds of a PAX record, which may have fractions and be negative; None if it is not a time."""
+    """The whole seconds of a PAX record, which may have fractions and be negative; None if it is not a time."""
     match = _TIME.match(value)
-    return None if match is None else 0 if match[1] else int(match[2])
+    return None if match is None else int(match[1] + match[2])
 
 
 def text(field: bytes, what: str) -> bytes:
@@ -110,7 +110,9 @@ def pax_records(data: bytes) -> dict[bytes, bytes]:
         length = data[at:space] if space > 0 else b""
         end = at + int(length) if length.isdigit() else 0
         keyword, equals, value = data[space + 1 : end - 1].partition(b"=")
-        if not (space < end <= len(data) and equals and keyword and data[end - 1 : end] == b"\n"):
+        if not (
+            space < end <= len(data) and equals and keyword and b"\0" not in keyword and data[end - 1 : end] == b"\n"
+        ):
             raise RefusedError(f"extended header is damaged at {shown(data[at : at + 40])}")
         records[keyword] = value
         at = end

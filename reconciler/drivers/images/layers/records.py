@@ -18,6 +18,7 @@ BLOCK = 512
 LARGEST_EXTENSION = 1024 * 1024
 _ZERO = bytes(BLOCK)
 _NEVER_EMPTY = (b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime")
+_GNU = b"ustar  \0"
 _STRUCTURAL = (b"GNU.dumpdir", b"GNU.volume.", b"SCHILY.realsize", b"SCHILY.devmajor", b"SCHILY.devminor")
 
 
@@ -257,6 +258,9 @@ class Reader:
 def _check(block: bytes) -> None:
     if fields.number(block[148:156], "checksum") != sum(block) - sum(block[148:156]) + 8 * 0x20:
         raise RefusedError("has a damaged header in its tar archive (the checksum is another)")
+    if block[257:265] == _GNU and block[156:157] != b"S" and block[386:495].strip(b"\0"):
+        # libarchive takes the size of a file from here, GNU tar does not.
+        raise RefusedError("has a header with the sizes of a sparse file, and of another type")
     if block[508:512] == b"tar\0":
         raise RefusedError("is a tar archive in the format of star, which is not supported")
 
