@@ -17,6 +17,7 @@ REFUSING = 'echo scope >>"$LOG"; echo "Failed to start transient scope unit" >&2
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What ran, in its order; and a host that systemd has booted."""
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    monkeypatch.setattr(scope, "_NEEDED", scope._NEEDED | {"LOG"})
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr(scope, "_BOOTED", tmp_path)
     monkeypatch.setattr("os.geteuid", lambda: 0)
@@ -81,3 +82,12 @@ def test_without_systemd_there_is_no_scope(log: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(scope, "_BOOTED", tmp_path / "nowhere")
     launch(tmp_path)
     assert log.read_text().split() == ["vmm"]
+
+
+def test_a_vmm_knows_nothing_of_the_surroundings_of_who_started_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI_TOKEN", "secret")
+    launch(tmp_path, f"env >{tmp_path}/said")
+    said = (tmp_path / "said").read_text()
+    assert "PATH=" in said and "CI_TOKEN" not in said

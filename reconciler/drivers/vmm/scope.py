@@ -19,6 +19,8 @@ from reconciler.lib.run import CommandError, run, which
 _BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 # Runs only once the scope stands; then, and only then, is a failure the command's own.
 _MARK = ': >"$0" && exec "$@"'
+# For programs, for temporary files, and for systemd-run(1) to find the user's manager.
+_NEEDED = frozenset({"PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"})
 
 
 def unit(install: str, vm_id: str) -> str:
@@ -41,6 +43,11 @@ def prefix(install: str, vm_id: str) -> list[str]:
     return [program, manager, "--scope", "--quiet", "--collect", f"--unit={name}", f"--description=VM {vm_id}", "--"]
 
 
+def _without_surroundings() -> dict[str, str | None]:
+    """Takes out of a VMM's environment what it does not need: there may be secrets, and a VMM outlives who started it."""
+    return {name: None for name in os.environ if name not in _NEEDED}
+
+
 def launch(
     argv: Sequence[str], *, install: str, vm_id: str, folder: Path, timeout: float, pass_fds: Sequence[int]
 ) -> None:
@@ -54,15 +61,16 @@ def launch(
     Raises CommandError if the command itself fails; a scope that cannot be had is no failure.
     """
     before = prefix(install, vm_id)
+    env = _without_surroundings()
     if before:
         mark = folder / "scoped"
         mark.unlink(missing_ok=True)
         try:
-            run([*before, "/bin/sh", "-c", _MARK, mark, *argv], timeout=timeout, pass_fds=pass_fds)
+            run([*before, "/bin/sh", "-c", _MARK, mark, *argv], timeout=timeout, pass_fds=pass_fds, env=env)
             return
         except CommandError:
             if mark.exists():
                 raise
         finally:
             mark.unlink(missing_ok=True)
-    run(argv, timeout=timeout, pass_fds=pass_fds)
+    run(argv, timeout=timeout, pass_fds=pass_fds, env=env)
