@@ -60,9 +60,10 @@ def tiny(paths: Paths, tmp_path_factory: pytest.TempPathFactory) -> Image:
     for name in ("bin", "etc/ssh", "dev", "var/log/journal", "tmp"):
         (tree / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", tree / "bin/busybox")
-    os.chown(tree / "bin/busybox", 12, 34)
-    (tree / "bin/busybox").chmod(0o4755)  # last: a change of owner takes the bit away
-    os.link(tree / "bin/busybox", tree / "bin/hard")
+    (tree / "bin/setuid").write_text("not a shell, which would become its owner\n")
+    os.chown(tree / "bin/setuid", 12, 34)
+    (tree / "bin/setuid").chmod(0o4755)  # last: a change of owner takes the bit away
+    os.link(tree / "bin/setuid", tree / "bin/hard")
     for applet in ("sh", "cat", "id", "ls", "mkdir"):
         (tree / "bin" / applet).symlink_to("busybox")
     os.mknod(tree / "dev/null", 0o666 | 0o020000, os.makedev(1, 3))
@@ -93,7 +94,7 @@ def tiny(paths: Paths, tmp_path_factory: pytest.TempPathFactory) -> Image:
 def test_the_root_of_a_disk_is_found_and_packed(tiny: Image, paths: Paths) -> None:
     squashfs = paths.image(tiny.id).squashfs
     files = listing(squashfs)
-    assert files["/bin/busybox"][:2] == ["-rwsr-xr-x", "12/34"] == files["/bin/hard"][:2]
+    assert files["/bin/setuid"][:2] == ["-rwsr-xr-x", "12/34"] == files["/bin/hard"][:2]
     assert files["/dev/null"][0].startswith("c")
     assert content(squashfs, "etc/machine-id") == b""
     assert not {"/etc/ssh/ssh_host_ed25519_key", "/var/log/journal/x"} & files.keys()
@@ -103,7 +104,7 @@ def test_the_root_of_a_disk_is_found_and_packed(tiny: Image, paths: Paths) -> No
 def test_attributes_and_hard_links_stay(tiny: Image, paths: Paths, tmp_path: Path) -> None:
     subprocess.run(["unsquashfs", "-q", "-n", "-d", tmp_path / "out", paths.image(tiny.id).squashfs], check=True)
     assert os.getxattr(tmp_path / "out/etc/os-release", "user.hello") == b"there"
-    assert (tmp_path / "out/bin/hard").samefile(tmp_path / "out/bin/busybox")
+    assert (tmp_path / "out/bin/hard").samefile(tmp_path / "out/bin/setuid")
 
 
 def test_steps_change_another_image(tiny: Image, paths: Paths) -> None:
@@ -119,7 +120,7 @@ def test_steps_change_another_image(tiny: Image, paths: Paths) -> None:
     assert b"eth0" in content(squashfs, "etc/nets")
     files = listing(squashfs)
     assert files["/srv/x/tool"][0] == "-rwxr-xr-x"
-    assert files["/bin/busybox"][:2] == ["-rwsr-xr-x", "12/34"]
+    assert files["/bin/setuid"][:2] == ["-rwsr-xr-x", "12/34"]
     assert not {"/tmp/gone", "/etc/resolv.conf", "/run/banger"} & files.keys()
 
 
