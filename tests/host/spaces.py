@@ -22,8 +22,8 @@ from tests.host.netns import CLONE_NEWNET, IFF_NO_PI, IFF_TAP, IFF_VNET_HDR, TUN
 
 T = TypeVar("T")
 _LIBC = ctypes.CDLL(None, use_errno=True)
-PATIENCE = 1.0
-"""Seconds until a connection that is to fail counts as failed."""
+PATIENCE = 2.5
+"""Seconds until a connection that is to fail counts as failed: its first packet is sent again after one."""
 
 
 class Space:

@@ -175,8 +175,8 @@ def test_a_guest_is_started_found_and_asked_to_shut_down(lab: Lab) -> None:
     assert not probe.alive(vmm)
     assert probe.find(INSTALL) == {}
     assert content(boot, "pending") == "written\n"
-    # QEMU took its sockets and its pid file along.
-    assert sorted(entry.name for entry in boot.paths.run.iterdir()) == ["start.lock"]
+    # QEMU took its sockets and its pid file along; the pipes to the agent, which it was given, go with the folder.
+    assert sorted(entry.name for entry in boot.paths.run.iterdir()) == ["agent.in", "agent.out", "start.lock"]
     assert lab.stop(boot, vmm) is StopOutcome.ALREADY_GONE
     lab.qemu.kill(vmm)
 
