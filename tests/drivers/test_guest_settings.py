@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -26,21 +24,7 @@ def test_a_shell_reads_it_as_it_was_said() -> None:
     assert done.stdout == f"{ODD}|"
 
 
-def test_sshd_reads_it_as_it_was_said(tmp_path: Path) -> None:
-    sshd = shutil.which("sshd", path="/usr/sbin:/usr/bin")
-    if sshd is None:
-        pytest.skip("there is no sshd on this host")
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
-    (tmp_path / "env.conf").write_text(settings.sshd([("A", ODD), ("B", ""), ("C", "c")]))
-    (tmp_path / "conf").write_text(f"HostKey {tmp_path}/key\nInclude {tmp_path}/env.conf\n")
-    done = subprocess.run([sshd, "-T", "-f", tmp_path / "conf"], capture_output=True, text=True, check=False)
-    if "privilege separation" in done.stderr.lower():
-        pytest.skip("sshd was never started on this host")
-    assert [line for line in done.stdout.splitlines() if line.startswith("setenv ")] == [
-        f"setenv A={ODD}",
-        "setenv B=",
-        "setenv C=c",
-    ]
+def test_sshd_is_told_nothing_if_there_is_nothing() -> None:
     assert settings.sshd([]) == ""
 
 

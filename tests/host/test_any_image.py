@@ -22,8 +22,8 @@ INITS = {"debian": "systemd", "scratch": "banger", "shell": "banger", "openrc": 
 # Its whole world is one program. It tells who and where it is, fails once, and then stays.
 ENTRYPOINT = """\
 echo "entry uid=$(/busybox id -u) gid=$(/busybox id -g) cwd=$PWD greeting=$GREETING home=$HOME" >/dev/stdout
-if [ ! -e /work/again ]; then
-    : >/work/again
+if [ ! -e /srv/again ]; then
+    : >/srv/again
     exit 3
 fi
 trap 'echo entry was asked to end; exit 0' QUIT
@@ -34,7 +34,7 @@ CONFIG = {
     "cmd": [ENTRYPOINT],
     "env": ["GREETING=it's\nme", "PATH=/nowhere"],
     "user": "1234:5678",
-    "workdir": "/work",
+    "workdir": "/srv",
     "stopSignal": "SIGQUIT",
     "labels": {"a": "b"},
 }
@@ -111,7 +111,7 @@ def test_other_users_are_let_in_and_keys_that_were_there_stay(world: Home) -> No
 
 def test_the_entrypoint_runs_as_the_image_says_until_it_succeeds(world: Home) -> None:
     text = console(world, "scratch").replace("\r", "")
-    said = "entry uid=1234 gid=5678 cwd=/work greeting=it's\nme home=/"
+    said = "entry uid=1234 gid=5678 cwd=/srv greeting=it's\nme home=/"
     assert text.count(said) == 2, text[-2000:]
     assert "the entrypoint ended with exit code 3" in text
 

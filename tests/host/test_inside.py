@@ -15,7 +15,7 @@ from tests.host.home import Home
 
 pytestmark = pytest.mark.host
 
-ODD = 'it\'s a \\ "value" $(x) `y` #z %n ü'
+ODD = 'it\'s a \\ "value" $(x) `y` #z %n ü=, \\\' \\" {a,b}*'
 FIRST, SECOND, NETRC = (f"value-{secrets.token_hex(16)}" for _ in range(3))
 """Values of secrets, which are to be found nowhere."""
 
@@ -58,7 +58,7 @@ def dev(artifact_cache: Artifacts, tmp_path_factory: pytest.TempPathFactory) -> 
     (home.root / "setup.sh").write_text("#!/bin/bash\necho script $BASH_VERSINFO >>/root/done\n")
     lived = Lived(home, tmp_path_factory.getbasetemp() / "outside0" / "netrc")
     lived.apply(
-        env={"APP": ODD},
+        env={"APP": ODD, "EMPTY": ""},
         secrets={
             "TOKEN": {"env": "CI_TOKEN"},
             "NETRC": {"file": str(lived.netrc), "guest": "/root/.netrc", "mode": "0640", "owner": "root:daemon"},
@@ -101,6 +101,7 @@ def test_files_are_there_before_the_init(dev: Lived) -> None:
 
 def test_variables_and_secrets_are_in_every_session(dev: Lived) -> None:
     assert dev.sh("printenv APP TOKEN") == f"{ODD}\n{FIRST}"
+    assert dev.sh('echo "is ${EMPTY-not there}"') == "is"
     assert dev.sh("cat /root/.netrc; readlink /root/.netrc") == (
         f"machine x password {NETRC}\n/run/banger/secrets/NETRC"
     )
