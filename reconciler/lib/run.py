@@ -23,6 +23,8 @@ from reconciler.lib import cancel
 from reconciler.lib.errors import BangerError, CancelledError, ErrorClass
 
 _TAIL_LINES = 15
+# A parent that ended before its child had asked for its signal sends none (prctl(2)): the child looks once, afterwards.
+_UNLESS_ORPHANED = '[ "$PPID" = "$0" ] && exec "$@"'
 _WATCH_SECONDS = 0.25
 _withheld: set[str] = set()
 _running: set[subprocess.Popen[bytes]] = set()
@@ -271,7 +273,9 @@ def _main_thread() -> bool:
 
 def _dying(words: list[str]) -> list[str]:
     setpriv = which("setpriv")
-    return [setpriv, "--pdeathsig", "KILL", "--", *words] if setpriv else words
+    if setpriv is None:
+        return words
+    return [setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", _UNLESS_ORPHANED, str(os.getpid()), *words]
 
 
 def begin(

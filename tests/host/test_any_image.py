@@ -46,8 +46,8 @@ def world(artifact_cache: Artifacts, tmp_path_factory: pytest.TempPathFactory) -
     base = tmp_path_factory.mktemp("any")
     home = Home(base / "home", artifact_cache.cache, f"t{secrets.token_hex(3)}")
     scratch = images.static(base / "scratch")
-    (scratch / "work").mkdir()
-    (scratch / "work").chmod(0o777)
+    (scratch / "srv").mkdir()
+    (scratch / "srv").chmod(0o777)
     declared = {
         "scratch": images.put(home.cache, "scratch", scratch, CONFIG),
         "shell": images.put(home.cache, "shell", images.shell_only(base / "shell"), {"entrypoint": ["/init"]}),

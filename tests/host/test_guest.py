@@ -17,7 +17,7 @@ from reconciler.drivers.guest.ssh import ssh_argv
 from reconciler.lib.paths import ImagePaths, KernelPaths, ToolsPaths
 from reconciler.lib.units import GIB
 from tests.host.conftest import Artifacts
-from tests.host.rawqemu import Disk, free_port, qmp_command, raw_qemu_argv, running
+from tests.host.rawqemu import COMMAND_LINE, Disk, free_port, qmp_command, raw_qemu_argv, running
 
 pytestmark = pytest.mark.host
 
@@ -68,6 +68,8 @@ class Guest:
             console=self.console,
             disks=disks,
             memory_mib=self.memory_mib,
+            # A kernel in trouble says where, and says that as a warning.
+            command_line=COMMAND_LINE.replace("quiet", "loglevel=5"),
             netdev=f"user,{forwards}",
             mac=MAC,
             qmp=self.qmp,
