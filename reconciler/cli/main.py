@@ -37,6 +37,7 @@ COMMANDS = {
     "cp": Lazy("cp:cp", "Copy files and folders into a VM or out of it.", _VMS),
     "ssh-config": Lazy("sshconfig:ssh_config", "Have ssh, scp, sftp, rsync and editors know the VMs.", _VMS),
     "logs": Lazy("logs:logs", "Show the serial console of a VM.", _VMS),
+    "console": Lazy("console:console", "Attach this terminal to the serial console of a VM.", _VMS),
     "vm": Lazy("vm:vm", "Start, stop, restart, kill, restore or adopt VMs, and list their ports.", _VMS),
     "run": Lazy("run:run", "Boot a VM for one command, or for a shell, and trash it afterwards.", _VMS),
     "workspace": Lazy("workspace:workspace", "Keep a git repository of this host and its copy in a VM together.", _VMS),

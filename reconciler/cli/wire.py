@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from reconciler.api.service import Service, WayIn
+from reconciler.api.service import Service, VmRef, WayIn
 from reconciler.lib.paths import Paths
+
+TYPE_CHECKING = False  # what typing has by that name, without the time that typing takes to load
+if TYPE_CHECKING:
+    import socket
 
 # ruff: noqa: PLC0415  # most of what the daemon wires is not needed to print a help text
 
@@ -50,6 +54,13 @@ def run_by_agent(
     from reconciler.daemon.by_agent import run_command
 
     return run_command(way, command, cwd=cwd, env=env, timeout=timeout)
+
+
+def attach(way: WayIn, ref: VmRef) -> AbstractContextManager[socket.socket]:
+    """The serial line of a running VM, for this process alone while the block lasts."""
+    from reconciler.daemon.console import attached
+
+    return attached(way, ref)
 
 
 def run_controller(sources: Sequence[Path], log_format: str) -> None:

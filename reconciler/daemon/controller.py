@@ -141,6 +141,7 @@ class Controller:
             if report.plan.approval is None and self._control.approved(environment):
                 self._control.forget_approvals(environment)
         self._engine.tell_ssh(self._log.warning)
+        self._engine.keep_consoles()
         self._pump.poke()
         self._naming.poke()
 

@@ -47,7 +47,7 @@ def make_tools(environment: str, paths: Paths, inventory: Inventory, journal: Jo
         inventory=inventory,
         journal=journal,
         clock=shared.clock,
-        backend=Qemu(),
+        backend=Qemu(paths.consoles),
         accelerator=accelerator,
         boots=shared.boots,
         ports=shared.ports,

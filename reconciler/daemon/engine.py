@@ -98,6 +98,7 @@ class Engine:
                 if environment is not None and self.exclusive is not None:
                     stack.enter_context(self.exclusive(environment, objects))
                 stack.callback(self.tell_ssh, on_wait)
+                stack.callback(self.keep_consoles)
                 yield
             return
         try:
@@ -119,6 +120,7 @@ class Engine:
                 stack.enter_context(exclusive(self.paths.writer_lock, what=what))
             self._open(create=True)
             stack.callback(self.tell_ssh, on_wait)
+            stack.callback(self.keep_consoles)
             yield
 
     def tell_ssh(self, note: Callable[[str], None]) -> None:
@@ -131,6 +133,12 @@ class Engine:
             refresh(self.paths, self.inventory())
         except BangerError as error:
             note(f"{self.paths.ssh_config} is not up to date: {error.cause}")
+
+    def keep_consoles(self) -> None:
+        """Brings back the keeper of console logs, if VMs run without: somebody killed it."""
+        from reconciler.drivers.vmm import keeper
+
+        keeper.ensure(self.inventory().install, self.paths.consoles)
 
     @contextmanager
     def held(self, on_wait: Callable[[str], None]) -> Iterator[None]:

@@ -101,6 +101,11 @@ class Paths:
         return self.runtime / "boots"
 
     @property
+    def consoles(self) -> Path:
+        """Held by the process that keeps the VMs' console logs small."""
+        return self.runtime / "consoles.lock"
+
+    @property
     def api_socket(self) -> Path:
         """Where the controller listens, while there is one."""
         return self.runtime / "controller.sock"
@@ -259,6 +264,11 @@ class VmPaths:
     @property
     def serial(self) -> Path:
         return self.run / "serial.sock"
+
+    @property
+    def serial_lock(self) -> Path:
+        """Held by who talks on the serial line: it has room for one."""
+        return self.run / "serial.lock"
 
     @property
     def agent(self) -> Path:

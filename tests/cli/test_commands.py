@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from reconciler.api.service import ApplyOptions, Channel, SshOptions, TrashEntry, VmVerb, WayIn
-from reconciler.cli import resources, wire
-from reconciler.cli.commands import enter, logs
+from reconciler.cli import logreading, resources, wire
+from reconciler.cli.commands import enter
 from reconciler.lib.errors import BangerError
 from tests.cli.conftest import Run
 from tests.fakes.service import FakeService, vm_status
@@ -170,12 +170,12 @@ def test_no_log_yet(run: Run) -> None:
     "text", [b"", b"a", b"a\n", b"\n\n\n", b"one\ntwo\nthree", b"one\ntwo\nthree\n", b"x" * 2_000 + b"\ny\n"]
 )
 def test_last_lines_is_what_tail_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes, size: int) -> None:
-    monkeypatch.setattr(logs, "_BLOCK", size)
+    monkeypatch.setattr(logreading, "_BLOCK", size)
     path = tmp_path / "log"
     path.write_bytes(text)
     for count in range(5):
         with path.open("rb") as log:
-            log.seek(logs.last_lines(log, count))
+            log.seek(logreading.last_lines(log, count))
             shown = subprocess.run(["tail", "-n", str(count), path], capture_output=True, check=True).stdout
             assert log.read() == shown
 
@@ -200,10 +200,10 @@ def test_following_survives_truncation_and_replacement(tmp_path: Path, monkeypat
             raise KeyboardInterrupt
         step()
 
-    monkeypatch.setattr(logs.time, "sleep", instead_of_sleeping)
+    monkeypatch.setattr(logreading.time, "sleep", instead_of_sleeping)
     seen = b""
     with path.open("rb") as log, pytest.raises(KeyboardInterrupt):
-        for block in logs.follow_blocks(log, path):
+        for block in logreading.follow_blocks(log, path):
             seen += block
     assert seen == b"first boot, long\nmore\ncut\nnew file\nagain\n"
 
@@ -211,7 +211,7 @@ def test_following_survives_truncation_and_replacement(tmp_path: Path, monkeypat
 def test_an_escape_sequence_cut_in_two_is_still_harmless() -> None:
     raw = "é\x1b[2J\x1b[31mred\x1b[0m\r\nlogin: ".encode()
     for cut in range(len(raw)):
-        text = "".join(logs.readable(iter([raw[:cut], raw[cut:]])))
+        text = "".join(logreading.readable(iter([raw[:cut], raw[cut:]])))
         assert "\x1b" not in text
         assert text == "é^[[2Jred\nlogin: "
 

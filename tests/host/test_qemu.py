@@ -238,6 +238,28 @@ def test_a_deaf_guest_is_synced_and_then_ended(lab: Lab) -> None:
     assert content(boot, "pending") == "written\n"
 
 
+ATTACHED = """
+import sys
+from pathlib import Path
+from reconciler.drivers.vmm import serial
+from reconciler.lib.paths import VmPaths
+with serial.attached(VmPaths(Path(sys.argv[1]), Path(sys.argv[2])), "test/vm"):
+    print("attached", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_deaf_guest_is_synced_though_a_console_is_attached(lab: Lab) -> None:
+    boot = lab.boot(deaf=True, disk=True)
+    vmm = lab.up(boot)
+    words = [sys.executable, "-c", ATTACHED, str(boot.paths.root), str(boot.paths.run)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as console:
+        assert console.stdout and console.stdout.readline() == b"attached\n"
+        assert lab.stop(boot, vmm, 0.5) is StopOutcome.SYNCED_KILL
+        assert console.wait(PATIENCE) == -signal.SIGTERM
+    assert content(boot, "pending") == "written\n"
+
+
 def test_a_power_cut_loses_what_was_not_synced(lab: Lab) -> None:
     """Not a promise: it shows that the tests above can fail."""
     boot = lab.boot(deaf=True, disk=True)

@@ -2,48 +2,94 @@
 
 from __future__ import annotations
 
-import codecs
-import os
 import sys
 import time
-from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
 
+from reconciler.api.service import VmRef
 from reconciler.cli import target, wire
+from reconciler.cli.logreading import follow_blocks, last_lines, read_blocks, readable
 from reconciler.cli.options import file_option, option, vm_argument
-from reconciler.cli.terminal import harmless
+from reconciler.cli.terminal import say
+from reconciler.lib import logfile
 from reconciler.lib.errors import BangerError
 from reconciler.lib.paths import VmPaths
+from reconciler.lib.units import parse_duration
 
-_BLOCK = 1 << 16
-_POLL_SECONDS = 0.2
-# A guest that never ends its line must not make us keep it for ever.
-_LONGEST_LINE = 1 << 16
+
+class Moment(click.ParamType[float]):
+    """`10m` ago, `2026-01-31 12:00`, `12:00` of today: seconds since the epoch. Local time, unless it names a zone."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        text = str(value).strip()
+        try:
+            return time.time() - parse_duration(text)
+        except ValueError:
+            pass
+        # Of today, if only a time of day is given.
+        for prefix in ("", f"{datetime.now().astimezone():%Y-%m-%d} " if ":" in text else ""):
+            try:
+                return datetime.fromisoformat(prefix + text).timestamp()
+            except (ValueError, OverflowError):
+                continue
+        return self.fail(f"{value!r} is no time; write how long ago, such as 10m, or 2026-01-31T12:00:00", param, ctx)
 
 
 @click.command()
 @file_option(short=False)
-@option("-f", "--follow", is_flag=True, help="Go on as the guest writes, until Ctrl-C.")
+@option("-f", "--follow", is_flag=True, help="Go on as the guest writes, through restarts, until Ctrl-C.")
 @option("-n", "--lines", type=click.IntRange(min=0), metavar="N", help="Only the last N lines. [default: all]")
+@option("--since", type=Moment(), metavar="TIME", help="Only what is newer than 10m, or than 2026-01-31T12:00:00.")
+@option("--journal", is_flag=True, help="Instead, the guest's journal, if it keeps one.")
 @option("--provision", is_flag=True, help="Instead, what the steps of its `provision` said.")
 @vm_argument()
-def logs(*, file: Path | None, follow: bool, lines: int | None, provision: bool, vm: str) -> None:
+def logs(
+    *,
+    file: Path | None,
+    follow: bool,
+    lines: int | None,
+    since: float | None,
+    journal: bool,
+    provision: bool,
+    vm: str,
+) -> int:
     """Show the serial console of a VM.
+
+    What it wrote in all its runs; of more than 16 MiB, the newest 8 MiB are kept. Times are known to the second while VMs
+    run, so what --since shows may begin a little earlier, and is never too little.
 
     On a terminal, control characters of the guest are shown, not obeyed; elsewhere its bytes arrive as they are.
     """
+    if provision and (journal or since is not None):
+        raise click.UsageError("--provision goes neither with --journal nor with --since: its lines have no times.")
     with wire.service() as service:
         ref = target.vm(service, vm, file)
-        path = service.console_log(ref)
+        if journal:
+            from reconciler.cli import journal as of_guest  # noqa: PLC0415  # the console needs no way in
+
+            way = service.way_in(ref, of_guest.USER)
+        else:
+            path = service.console_log(ref)
+    if journal:
+        return of_guest.show(ref, way, of_guest.command(follow=follow, lines=lines, since=since))
     if provision:
         path = VmPaths(path.parent, path.parent).provision_log
+    _show(ref, path, follow=follow, lines=lines, since=since)
+    return 0
+
+
+def _show(ref: VmRef, path: Path, *, follow: bool, lines: int | None, since: float | None) -> None:
     try:
         with path.open("rb") as log:
-            if lines is not None:
-                log.seek(last_lines(log, lines))
+            log.seek(_start(log, path, lines, since))
             blocks = follow_blocks(log, path) if follow else read_blocks(log)
             if sys.stdout.isatty():
                 for text in readable(blocks):
@@ -57,66 +103,16 @@ def logs(*, file: Path | None, follow: bool, lines: int | None, provision: bool,
         raise BangerError(f"vm {ref} has no console log yet", hint="it has one once it was started") from None
 
 
-def last_lines(log: BinaryIO, count: int) -> int:
-    """The offset at which the last `count` lines of a file begin; reads from its end, a block at a time."""
-    end = log.seek(0, os.SEEK_END)
-    if count == 0:
-        return end
-    position, found = end, 0
-    while position > 0:
-        step = min(_BLOCK, position)
-        position -= step
-        log.seek(position)
-        block = log.read(step)
-        # The newline that ends the file begins no line.
-        stop = len(block) - 1 if position + step == end and block.endswith(b"\n") else len(block)
-        while (newline := block.rfind(b"\n", 0, stop)) >= 0:
-            found += 1
-            if found == count:
-                return position + newline + 1
-            stop = newline
-    return 0
-
-
-def read_blocks(log: BinaryIO) -> Iterator[bytes]:
-    """The rest of a file."""
-    while block := log.read(_BLOCK):
-        yield block
-
-
-def follow_blocks(log: BinaryIO, path: Path) -> Iterator[bytes]:
-    """The rest of a file and whatever is added, for ever; also when it is cut short or replaced (tail(1), -F)."""
-    while True:
-        yield from read_blocks(log)
-        try:
-            now = path.stat()
-        except FileNotFoundError:
-            time.sleep(_POLL_SECONDS)
-            continue
-        here = os.fstat(log.fileno())
-        if (now.st_dev, now.st_ino) != (here.st_dev, here.st_ino):
-            with path.open("rb") as successor:
-                # Onto the old descriptor, so that whoever opened the log closes what is open at the end.
-                os.dup2(successor.fileno(), log.fileno())
-            log.seek(0)
-        elif here.st_size < log.tell():
-            log.seek(0)
-        else:
-            time.sleep(_POLL_SECONDS)
-
-
-def readable(blocks: Iterator[bytes]) -> Iterator[str]:
-    """Blocks as text that is safe on a terminal, cut at line ends so that no escape sequence is torn in two."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    rest = ""
-    for block in blocks:
-        rest += decoder.decode(block)
-        whole, newline, rest = rest.rpartition("\n")
-        if newline:
-            yield harmless(whole + newline)
-        # A prompt has no newline: it is shown, unless it ends in what may be half an escape sequence.
-        if rest and ("\x1b" not in rest[-16:] or len(rest) > _LONGEST_LINE) and not rest.endswith("\r"):
-            yield harmless(rest)
-            rest = ""
-    if rest:
-        yield harmless(rest)
+def _start(log: BinaryIO, path: Path, lines: int | None, since: float | None) -> int:
+    """The offset of the first byte to show."""
+    first = start = logfile.first_line(log)
+    if since is not None:
+        known = logfile.since(path, since)
+        if known is None:
+            say("when what was written is not recorded for this VM: nothing is left out")
+        start = max(start, known or 0)
+    if lines is not None:
+        start = max(start, last_lines(log, lines, floor=first))
+    elif start == first > 0:
+        say("what is older is gone: the newest 8 to 16 MiB are kept")
+    return start

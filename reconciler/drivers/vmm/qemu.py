@@ -14,7 +14,7 @@ import socket
 import time
 from pathlib import Path
 
-from reconciler.drivers.vmm import cmdline, live, probe, scope, sockets
+from reconciler.drivers.vmm import cmdline, keeper, live, probe, scope, sockets
 from reconciler.drivers.vmm.backend import Accelerator, AcceleratorKind, Boot, Capabilities, Forward, StopOutcome, check
 from reconciler.drivers.vmm.probe import Vmm
 from reconciler.drivers.vmm.qmp import Qmp, QmpCommandError, QmpError
@@ -69,10 +69,16 @@ _START_ERRORS = (
 
 
 class Qemu:
-    """The `qemu` backend. Stateless: what runs is read from /proc each time."""
+    """The `qemu` backend. Stateless: what runs is read from /proc each time.
+
+    consoles: the lock of who keeps console logs small (`keeper`); None lets them grow.
+    """
 
     name = "qemu"
     capabilities = CAPABILITIES
+
+    def __init__(self, consoles: Path | None = None) -> None:
+        self._consoles = consoles
 
     def start(self, boot: Boot, accelerator: Accelerator) -> Vmm:
         """Starts the VM and returns once its sockets listen; if it runs already, returns its VMM.
@@ -85,9 +91,12 @@ class Qemu:
         try:
             boot.paths.run.mkdir(mode=0o700, parents=True, exist_ok=True)
             with atomic.exclusive(boot.paths.run / "start.lock", what=f"the start of {boot.label}"):
-                return self._settled(boot) or self._launch(boot, accelerator)
+                vmm = self._settled(boot) or self._launch(boot, accelerator)
         except OSError as problem:
             raise BangerError(f"cannot start VM {boot.label}: {problem}") from None
+        if self._consoles is not None:
+            keeper.ensure(boot.install, self._consoles)
+        return vmm
 
     def stop(self, paths: VmPaths, vmm: Vmm, deadline: float, progress: Progress) -> StopOutcome:
         """Ends the VM: an ACPI power button for `deadline` seconds, then an emergency sync, then a kill.

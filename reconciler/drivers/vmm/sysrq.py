@@ -2,7 +2,7 @@
 
 A BREAK followed by a key within five seconds is a SysRq on a serial console (Linux:
 Documentation/admin-guide/sysrq.rst). Each key waits for what the kernel prints about it, because a second BREAK
-before the key cancels the first.
+before the key cancels the first. The line has room for one: a console that is attached is told to go.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import time
 
-from reconciler.drivers.vmm import sockets
+from reconciler.drivers.vmm import serial
 from reconciler.drivers.vmm.cmdline import SERIAL
 from reconciler.drivers.vmm.qmp import Qmp, QmpCommandError, QmpError
 from reconciler.lib.paths import VmPaths
@@ -32,10 +32,10 @@ def emergency_sync(paths: VmPaths, seconds: float) -> bool:
 
     Parameters
     ----------
-    seconds: what the kernel gets to answer each of the three keys.
+    seconds: what a console that is attached gets to go, and the kernel to answer each of the three keys.
     """
     try:
-        with sockets.connect(paths.serial, seconds) as line:
+        with serial.take_over(paths, seconds) as line:
             return all(_press(paths, line, key, echo, seconds) for key, echo in _KEYS)
     except (OSError, QmpError, QmpCommandError):
         return False
