@@ -64,9 +64,10 @@ def _join(line: socket.socket, detach: int, keyboard: int, screen: int) -> End:
     typed = b""
     line.setblocking(False)
     while True:
-        readable, writable, _ = select.select([keyboard, line], [line] if typed else [], [])
+        other = line.fileno()
+        readable, writable, _ = select.select([keyboard, other], [other] if typed else [], [])
         try:
-            if line in readable:
+            if other in readable:
                 said = line.recv(_BLOCK)
                 if not said:
                     return End.CLOSED
@@ -80,7 +81,7 @@ def _join(line: socket.socket, detach: int, keyboard: int, screen: int) -> End:
                 if key_typed:
                     _send(line, typed)
                     return End.DETACHED
-            if line in writable:
+            if other in writable:
                 typed = typed[_send(line, typed) :]
         except ConnectionError:
             return End.CLOSED

@@ -52,8 +52,10 @@ def attached(paths: VmPaths, label: str) -> Iterator[socket.socket]:
                 "one can have it at a time: detach there first; `banger logs -f` follows along beside it",
             )
         with Qmp(paths.qmp, _SECONDS) as qmp:
-            line = next((found for found in qmp.execute("query-chardev") if found.get("label") == SERIAL), {})
-        if not str(line.get("filename", _IDLE)).startswith(_IDLE):
+            names = [
+                str(found.get("filename")) for found in qmp.execute("query-chardev") if found.get("label") == SERIAL
+            ]
+        if names and not names[0].startswith(_IDLE):
             raise LineTakenError(
                 f"a program that is not banger has the console of vm {label}",
                 None,
