@@ -31,6 +31,7 @@ from reconciler.api.service import (
     WayIn,
 )
 from reconciler.api.transport import Answer, Transport, misunderstood
+from reconciler.api.usage_forms import usage_from
 from reconciler.lib.errors import BangerError, ErrorClass
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from reconciler.model.events import Event
     from reconciler.model.plan import Plan
     from reconciler.model.status import ObjectStatus
+    from reconciler.model.usage import VmUsage
 
 # ruff: noqa: PLC0415  # what plans are made of loads when one is asked for
 
@@ -117,6 +119,10 @@ class RemoteService:
     def vms(self, environment: str | None) -> list[ObjectStatus]:
         with misunderstood():
             return list(map(forms.status_from, self._list("/v1/vms", environment=environment)))
+
+    def usage(self, environment: str | None) -> list[VmUsage]:
+        with misunderstood():
+            return list(map(usage_from, self._list("/v1/usage", environment=environment)))
 
     def networks(self, environment: str | None) -> list[ObjectStatus]:
         with misunderstood():

@@ -13,6 +13,7 @@ from reconciler.api.metrics import exposition
 from reconciler.api.plan_forms import result_to
 from reconciler.api.requests import desired_from
 from reconciler.api.service import ApplyOptions, Approve, Reporter, Source, SshOptions, VmRef, VmVerb, WaitFor
+from reconciler.api.usage_forms import usage_to
 from reconciler.model.plan import Plan
 
 NOTHING = "none"
@@ -29,6 +30,10 @@ def status(call: Call) -> Any:
 
 def vms(call: Call) -> Any:
     return listing([vm.to_json() for vm in call.service.vms(call.query.get("environment"))])
+
+
+def usage(call: Call) -> Any:
+    return listing([usage_to(found) for found in call.service.usage(call.query.get("environment"))])
 
 
 def networks(call: Call) -> Any:

@@ -105,6 +105,19 @@ _CACHE = _answer(
     policy={"type": "boolean"},
     items={"type": "array", "items": _ENTRIES},
 )
+_MAYBE_COUNT: Schema = {"type": ["integer", "null"]}
+_MAYBE_NUMBER: Schema = {"type": ["number", "null"]}
+_USAGE = _answer(
+    kind={"const": "usage"},
+    environment=_TEXT,
+    name=_TEXT,
+    running={"type": "boolean"},
+    uptime={**_MAYBE_NUMBER, "description": "Seconds since its VMM started."},
+    cpu=_answer(cpus=_COUNT, seconds={**_MAYBE_NUMBER, "description": "Of one CPU of the host, since then."}),
+    memory=_answer(size=_COUNT, resident={**_MAYBE_COUNT, "description": "Bytes of the host's that its VMM has."}),
+    network=_answer(received=_MAYBE_COUNT, sent={**_MAYBE_COUNT, "description": "Bytes; null where nobody counts."}),
+    disks={"type": "array", "items": _answer(name=_TEXT, allocated=_COUNT, size=_COUNT)},
+)
 _IDENTITY: Schema = {"type": "string", "pattern": f"^[0-9a-f]{{16}}{END}"}
 _TEXTS: Schema = {"type": "array", "items": _TEXT}
 _IMAGE = _answer(
@@ -145,6 +158,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         method="GET", path="/v1/vms", name="vms", summary="The VMs, without probing the guests for long.",
         handler=handlers.vms, query=_ENVIRONMENT, answer=_listing(STATUS),
+    ),
+    Endpoint(
+        method="GET", path="/v1/usage", name="usage", summary="What the VMs use of the host now.",
+        handler=handlers.usage, query=_ENVIRONMENT, answer=_listing(_USAGE),
     ),
     Endpoint(
         method="GET", path="/v1/networks", name="networks", summary="The networks, and who is on them.",

@@ -1,6 +1,7 @@
 """The contract between the command line and whatever does the work.
 
-Only frozen values of the model cross it, so that it can be carried over a socket as well.
+Only frozen values of the model cross it, so that it can be carried over a socket as well. The file is long because a
+contract is read in one piece.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from reconciler.model.plan import Plan, Step
     from reconciler.model.retention import Verdict
     from reconciler.model.status import ObjectStatus
+    from reconciler.model.usage import VmUsage
 
 
 class VmVerb(StrEnum):
@@ -300,6 +302,9 @@ class Service(Protocol):
 
     def vms(self, environment: str | None) -> list[ObjectStatus]:
         """The VMs only, observed without probing the guests for longer than 0.3 s in all: for `ps`."""
+
+    def usage(self, environment: str | None) -> list[VmUsage]:
+        """What the VMs of one environment, or of all, use of the host at this moment."""
 
     def networks(self, environment: str | None) -> list[ObjectStatus]:
         """The networks only, observed now, without probing guests: for `network list`."""

@@ -32,13 +32,16 @@ COMMANDS = {
     "network": Lazy("network:network", "List the networks, and show who is on them.", _ENVIRONMENT),
     "delete": Lazy("delete:delete", "Remove an environment; its disks go to the trash.", _ENVIRONMENT),
     "ps": Lazy("listing:ps", "List the VMs.", _VMS),
+    "top": Lazy("seeing:top", "Watch the VMs and what they use, on the whole screen.", _VMS),
     "ssh": Lazy("enter:ssh", "Open a shell in a VM, or run a command line there.", _VMS),
     "exec": Lazy("enter:execute", "Run a command in a VM and pass its exit code.", _VMS),
     "cp": Lazy("cp:cp", "Copy files and folders into a VM or out of it.", _VMS),
     "ssh-config": Lazy("sshconfig:ssh_config", "Have ssh, scp, sftp, rsync and editors know the VMs.", _VMS),
     "logs": Lazy("logs:logs", "Show the serial console of a VM.", _VMS),
     "console": Lazy("console:console", "Attach this terminal to the serial console of a VM.", _VMS),
-    "vm": Lazy("vm:vm", "Start, stop, restart, kill, restore or adopt VMs, and list their ports.", _VMS),
+    "vm": Lazy(
+        "vm:vm", "Show, start, stop, restart, kill, restore or adopt VMs, and list their ports and what they use.", _VMS
+    ),
     "run": Lazy("run:run", "Boot a VM for one command, or for a shell, and trash it afterwards.", _VMS),
     "workspace": Lazy("workspace:workspace", "Keep a git repository of this host and its copy in a VM together.", _VMS),
     "controller": Lazy(

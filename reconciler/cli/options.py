@@ -23,6 +23,8 @@ class Output(StrEnum):
     """The form of what goes to stdout."""
 
     TABLE = "table"
+    WIDE = "wide"
+    """A table with more columns, where a command has them."""
     JSON = "json"
     YAML = "yaml"
     NAME = "name"
@@ -124,16 +126,18 @@ def file_option(
     return option(*names, type=click.Path(path_type=Path), metavar="FILE", help=text)
 
 
-def output_option() -> Callable[[F], F]:
+def output_option(*, wide: bool = False) -> Callable[[F], F]:
+    """`-o`. `wide`: whether the command has a table with more columns as well."""
+    forms = [form.value for form in Output if wide or form is not Output.WIDE]
     return option(
         "-o",
         "--output",
-        type=click.Choice([form.value for form in Output]),
+        type=click.Choice(forms),
         default=Output.TABLE.value,
         show_default=True,
         metavar="FORM",
         callback=lambda ctx, param, value: Output(value),
-        help=f"The form of the output: {', '.join(form.value for form in Output)}.",
+        help=f"The form of the output: {', '.join(forms)}.",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -40,12 +40,20 @@ def listing(items: Sequence[Any]) -> dict[str, Any]:
     return {"apiVersion": API_VERSION, "items": list(items)}
 
 
-def objects(items: Sequence[ObjectStatus], form: Output, *, kinds: bool, empty: str) -> None:
+def objects(
+    items: Sequence[ObjectStatus],
+    form: Output,
+    *,
+    empty: str,
+    kinds: bool = True,
+    tabled: Callable[[Sequence[ObjectStatus]], str] | None = None,
+) -> None:
     """Prints objects.
 
     Parameters
     ----------
-    kinds: whether the table says what kind each is (`status`) or all are VMs (`ps`).
+    kinds: whether the table says what kind each is.
+    tabled: makes another table of them.
     empty: what a table of nothing says instead, on stderr.
     """
     match form:
@@ -54,10 +62,10 @@ def objects(items: Sequence[ObjectStatus], form: Output, *, kinds: bool, empty: 
         case Output.NAME:
             for item in items:
                 put(f"{item.kind}/{item.environment}/{item.name}")
-        case Output.TABLE if not items:
+        case Output.TABLE | Output.WIDE if not items:
             click.echo(empty, err=True)
-        case Output.TABLE:
-            put(object_table(items, kinds=kinds))
+        case Output.TABLE | Output.WIDE:
+            put(tabled(items) if tabled is not None else object_table(items, kinds=kinds))
 
 
 def object_table(items: Sequence[ObjectStatus], *, kinds: bool) -> str:
@@ -68,14 +76,23 @@ def object_table(items: Sequence[ObjectStatus], *, kinds: bool) -> str:
             *([item.kind.value] if kinds else []),
             item.name,
             item.environment,
-            click.style(item.state.value, fg=_COLOURS[item.state]),
+            state_of(item),
             item.address or "-",
-            # One line per object, whatever a failed command had to say.
-            " ".join(harmless(item.message).split()),
+            message_of(item),
         ]
         for item in items
     ]
     return table(header, rows)
+
+
+def state_of(item: ObjectStatus) -> str:
+    """Its state, in the colour of it."""
+    return click.style(item.state.value, fg=_COLOURS[item.state])
+
+
+def message_of(item: ObjectStatus) -> str:
+    """What is to be known about it, in one line, whatever a failed command had to say."""
+    return " ".join(harmless(item.message).split())
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

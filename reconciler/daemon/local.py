@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from reconciler.model.events import Event
     from reconciler.model.plan import Plan
     from reconciler.model.status import ObjectStatus
+    from reconciler.model.usage import VmUsage
 
 # ruff: noqa: PLC0415  # `operations` pulls in every driver, which `ps` and `status` do without
 
@@ -114,6 +115,9 @@ class LocalService:
 
     def vms(self, environment: str | None) -> list[ObjectStatus]:
         return views.vms(self._engine, environment) if self._engine.exists else []
+
+    def usage(self, environment: str | None) -> list[VmUsage]:
+        return views.usage(self._engine, environment) if self._engine.exists else []
 
     def networks(self, environment: str | None) -> list[ObjectStatus]:
         names = [name for name in self.environments() if environment in (None, name)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reconciler.api.service import TrashEntry
 from reconciler.daemon.engine import Engine
@@ -16,6 +17,9 @@ from reconciler.model.status import ObjectStatus
 from reconciler.observe.guests import Readiness, look_at_all
 from reconciler.observe.status import environment_status, network_statuses, vm_status
 from reconciler.observe.vms import observe_processes, observe_vm
+
+if TYPE_CHECKING:
+    from reconciler.model.usage import VmUsage
 
 _PROBE_SECONDS = 5.0
 _QUICK_SECONDS = 0.1
@@ -92,6 +96,16 @@ def vms(engine: Engine, environment: str | None) -> list[ObjectStatus]:
 
         look_at_all(asked, name, engine.paths, lambda vm: _QUICK_SECONDS, add)
     return [found[row.environment, row.name] for row in rows]
+
+
+def usage(engine: Engine, environment: str | None) -> list[VmUsage]:
+    """What the VMs use now; no guest is asked."""
+    from reconciler.observe.usage import observe_usage  # noqa: PLC0415  # `ps` does without
+
+    inventory = engine.inventory()
+    install = inventory.install
+    processes = known(observe_processes(install))
+    return [observe_usage(row, install, engine.paths, processes) for row in inventory.vms(environment)]
 
 
 def trash(paths: Paths) -> list[TrashEntry]:

@@ -59,6 +59,17 @@ def format_duration(seconds: float) -> str:
     return f"{whole}s"
 
 
+def human_duration(seconds: float) -> str:
+    """Seconds for reading, not for parsing, by their two largest units: `42s`, `5m 10s`, `3d 4h`."""
+    whole = max(0, int(seconds))
+    for large, small in (("d", "h"), ("h", "m"), ("m", "s")):
+        unit, part = int(_DURATIONS[large]), int(_DURATIONS[small])
+        if whole >= unit:
+            rest = whole % unit // part
+            return f"{whole // unit}{large}" + (f" {rest}{small}" if rest else "")
+    return f"{whole}s"
+
+
 def rfc3339(seconds: float) -> str:
     """Seconds since the epoch as `2026-01-31T12:00:00Z` (RFC 3339, UTC, whole seconds)."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

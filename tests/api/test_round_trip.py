@@ -259,6 +259,13 @@ def test_ways_into_a_vm(service: FakeService, remote: RemoteService) -> None:
     assert remote.console_log(DEV) == service.log
 
 
+def test_what_vms_use(service: FakeService, remote: RemoteService) -> None:
+    service.the_usage = [[fake.vm_usage(), fake.vm_usage("off", uptime=None)]]
+    assert remote.usage("demo") == service.the_usage[0]
+    assert service.calls[-1] == ("usage", "demo")
+    assert remote.usage(None) == service.the_usage[0]
+
+
 def test_ssh_config(service: FakeService, remote: RemoteService, tmp_path: Path) -> None:
     service.ssh_file, service.ssh_text = tmp_path / "a config", "Host dev.demo.vm\n  # ü\n"
     assert remote.ssh_config() == SshConfig(path=service.ssh_file, text=service.ssh_text, kept=False)

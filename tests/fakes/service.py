@@ -37,6 +37,7 @@ from reconciler.model.outcome import Outcome, Result
 from reconciler.model.plan import Held, Plan, Step
 from reconciler.model.retention import Entry, EntryKind, Eviction, SharedFile, Verdict
 from reconciler.model.status import Condition, ConditionType, ObjectStatus, State
+from reconciler.model.usage import DiskUsage, Running, VmUsage
 
 IMAGE = Image(name="base", source=DebianImage(suite="bookworm", packages=("git",)), kernel="debian")
 KERNEL = Kernel(name="debian", source=DebianKernel(suite="bookworm", package="linux-image-cloud-amd64"))
@@ -193,6 +194,23 @@ WAY = WayIn(
 )
 
 
+def vm_usage(
+    name: str = "dev", environment: str = "demo", *, uptime: float | None = 100.0, cpu: float = 10.0
+) -> VmUsage:
+    """What a VM with a volume uses; with `uptime` None it does not run."""
+    return VmUsage(
+        environment=environment,
+        name=name,
+        cpus=2,
+        memory=512 << 20,
+        disks=(
+            DiskUsage(name="root", allocated=100 << 20, size=4 << 30),
+            DiskUsage(name="data", allocated=1 << 20, size=1 << 30),
+        ),
+        now=None if uptime is None else Running(uptime=uptime, cpu=cpu, resident=300 << 20, received=2048, sent=10),
+    )
+
+
 @dataclass
 class FakeService:
     """Set the attributes that a test is about; `calls` holds every call as a tuple."""
@@ -221,6 +239,9 @@ class FakeService:
     the_images: list[CachedImage] = field(default_factory=lambda: [CACHED, UNUSED])
     the_lock: dict[str, str] = field(default_factory=lambda: {"r.io/a/b:1": "sha256:" + "ab" * 32})
     changed: bool = True
+    the_usage: list[list[VmUsage]] = field(default_factory=lambda: [[vm_usage()]])
+    """What is measured first, second, and from then on."""
+    measured: int = 0
 
     def _called(self, *call: Any) -> None:
         self.calls.append(call)
@@ -263,6 +284,12 @@ class FakeService:
     def vms(self, environment: str | None) -> list[ObjectStatus]:
         self._called("vms", environment)
         return [o for o in self.objects if o.kind is Noun.VM and environment in (None, o.environment)]
+
+    def usage(self, environment: str | None) -> list[VmUsage]:
+        self._called("usage", environment)
+        found = self.the_usage[min(self.measured, len(self.the_usage) - 1)]
+        self.measured += 1
+        return found
 
     def networks(self, environment: str | None) -> list[ObjectStatus]:
         self._called("networks", environment)

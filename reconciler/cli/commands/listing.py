@@ -20,6 +20,7 @@ from reconciler.cli.options import (
     timeout_option,
 )
 from reconciler.cli.render import objects
+from reconciler.cli.vmtables import vm_table
 from reconciler.lib.errors import NotReadyError
 
 _WHICH = "The file whose environment is meant. [default: ./banger.yaml; without it, all environments]"
@@ -28,16 +29,22 @@ _WHICH = "The file whose environment is meant. [default: ./banger.yaml; without 
 @click.command()
 @file_option(text=_WHICH)
 @all_option()
-@output_option()
+@output_option(wide=True)
 def ps(*, file: Path | None, everywhere: bool, output: Output) -> None:
     """List the VMs.
 
-    Of the environment of -f FILE or ./banger.yaml; without either, of all environments.
+    Of the environment of -f FILE or ./banger.yaml; without either, of all environments. `-o wide` has more columns, and
+    `banger vm show` everything about one VM.
     """
     environment = None if everywhere else target.environment(file)
     with wire.service() as service:
         vms = service.vms(environment)
-    objects(vms, output, kinds=False, empty=_nothing("VMs", environment))
+    objects(
+        vms,
+        output,
+        tabled=lambda found: vm_table(found, wide=output is Output.WIDE),
+        empty=_nothing("VMs", environment),
+    )
 
 
 @click.command()
@@ -60,7 +67,7 @@ def status(*, file: Path | None, everywhere: bool, watching: bool, output: Outpu
 
             watch(lambda: service.status(environment), output, kinds=True)
         found = service.status(environment)
-    objects(found, output, kinds=True, empty=_nothing("objects", environment))
+    objects(found, output, empty=_nothing("objects", environment))
 
 
 @click.command()

@@ -12,6 +12,7 @@ from reconciler.cli import target, wire
 from reconciler.cli.options import NetworkName, Output, all_option, file_option, output_option
 from reconciler.cli.render import document, listing, table
 from reconciler.cli.terminal import harmless, put, say
+from reconciler.cli.vmtables import published
 from reconciler.lib.errors import UsageError
 from reconciler.model.status import ObjectStatus
 
@@ -119,13 +120,7 @@ def _portrait(item: ObjectStatus) -> Iterator[str]:
 
 
 def _ports(vm: str, has: Any) -> str:
-    shown = []
-    for port in has.get("ports", ()):
-        if port["vm"] == vm:
-            address = f"[{port['hostAddress']}]" if ":" in port["hostAddress"] else port["hostAddress"] or "*"
-            protocol = "" if port["protocol"] == "tcp" else f"/{port['protocol']}"
-            shown.append(f"{address}:{port['hostPort']}→{port['guestPort']}{protocol}")
-    return " ".join(shown)
+    return " ".join(published(port) for port in has.get("ports", ()) if port["vm"] == vm)
 
 
 def _yes(value: object) -> str:

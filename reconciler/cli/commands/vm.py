@@ -10,6 +10,7 @@ import click
 
 from reconciler.api.service import ApplyOptions, TrashEntry, VmVerb
 from reconciler.cli import failures, target, wire
+from reconciler.cli.commands import seeing
 from reconciler.cli.converge import finish
 from reconciler.cli.options import (
     Output,
@@ -37,7 +38,7 @@ _PAST = {
 
 @click.group()
 def vm() -> None:
-    """Start, stop, restart, kill, restore or adopt VMs, and list their ports.
+    """Show, start, stop, restart, kill, restore or adopt VMs, and list their ports and what they use.
 
     The next `banger apply` goes by the file again: `state: stopped` there is what lasts.
     """
@@ -74,6 +75,8 @@ def _verb(verb: VmVerb, text: str, *, waits: bool) -> None:
     vm.add_command(click.command(verb.value)(decorated))
 
 
+vm.add_command(seeing.show)
+vm.add_command(seeing.stats)
 _verb(VmVerb.START, "Start VMs that are stopped.", waits=True)
 _verb(VmVerb.STOP, "Shut VMs down in order: asked first, then synced, then killed.", waits=False)
 _verb(VmVerb.RESTART, "Shut VMs down in order and start them again.", waits=True)
