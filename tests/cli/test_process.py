@@ -108,6 +108,7 @@ import os; os.chdir({str(tmp_path)!r})
             "reconciler.cli.render",
             "reconciler.cli.target",
             "reconciler.cli.terminal",
+            "reconciler.cli.vmtables",
             "reconciler.cli.wire",
         }
 
