@@ -1,4 +1,4 @@
-"""A `Service` that remembers what it was asked for and answers what a test gave it."""
+"""A `Service` that remembers what it was asked for and answers what a test gave it. Long because a service can do much."""
 
 from __future__ import annotations
 
