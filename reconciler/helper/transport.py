@@ -76,9 +76,11 @@ def _receive(connection: socket.socket, peer: Peer, size: int) -> bytes:
         part, ancillary, flags, _ = connection.recvmsg(size, socket.CMSG_SPACE(_UCRED.size))
     except TimeoutError:
         raise Refusal(Code.TIMED_OUT, "no whole frame in time") from None
+    if not part:
+        return part  # closed: nobody sends, and the credentials that come with it are nobody's
     if flags & socket.MSG_CTRUNC:
         raise Refusal(Code.DESCRIPTORS, "no operation takes descriptors")
-    if part and not ancillary:
+    if not ancillary:
         raise Refusal(Code.BAD_IDENTITY, "the sender is unknown")
     for level, kind, data in ancillary:
         if level != socket.SOL_SOCKET or kind != socket.SCM_CREDENTIALS:

@@ -125,6 +125,15 @@ def test_a_sender_that_the_kernel_does_not_name() -> None:
     served.close()
 
 
+def test_an_end_is_not_taken_for_somebody_else() -> None:
+    """With the end of a connection the kernel gives credentials too, of nobody: uid 0."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        ours.shutdown(socket.SHUT_WR)
+        assert transport.receive_frame(theirs, transport.Peer(os.getpid(), 997), idle=1.0) is None
+
+
 def test_a_silent_connection() -> None:
     served = Served(idle=0.05)
     assert served.code() is Code.TIMED_OUT

@@ -16,6 +16,7 @@ import pytest
 from reconciler.lib.paths import ImagePaths, KernelPaths, Paths, ToolsPaths
 from reconciler.lib.progress import Silent
 from reconciler.model.artifacts import GUEST_TOOLS, DebianImage, DebianKernel, Image, Kernel
+from tests.host import images
 from tests.host.home import Home
 
 LONGEST = ("test_scale.py", "test_units.py", "test_repair.py", "test_lifecycle.py", "test_qemu.py", "test_endings.py")
@@ -65,6 +66,7 @@ def artifact_cache(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
     fetch(kernel, paths, Silent())
     build(image, paths, Silent())
     toolsdisk.fetch(GUEST_TOOLS, paths, Silent())
+    images.small(cache)
     return Artifacts(
         cache, kernel, image, paths.kernel(kernel.id), paths.image(image.id), paths.tools_disk(GUEST_TOOLS.id)
     )

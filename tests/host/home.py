@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from tests.host.images import SMALL
+
 TIMEOUT = 300.0
 
 
@@ -84,13 +86,13 @@ class Home:
             )
 
     def write(self, vms: Mapping[str, Any], *, networks: Mapping[str, Any] | None = None, **more: Any) -> None:
-        """Writes the file: the shared image and kernel, and these VMs, small unless they say otherwise."""
+        """Writes the file: the shared images and kernel, and these VMs, small unless they say otherwise."""
         document: dict[str, Any] = {
             "apiVersion": "banger/v1",
             "name": self.environment,
             "defaults": {"memory": "256MiB", "disk": "1GiB"},
             "kernels": {"debian": {"debian": {"suite": "bookworm"}}},
-            "images": {"base": {"debian": {"suite": "bookworm", "packages": []}, "kernel": "debian"}},
+            "images": {"base": {"debian": {"suite": "bookworm", "packages": []}, "kernel": "debian"}, "small": SMALL},
             "vms": dict(vms),
             **more,
         }
@@ -189,4 +191,4 @@ class Home:
 
 def bare() -> Mapping[str, Any]:
     """A VM that is ready as soon as its VMM runs: for tests of what happens around it."""
-    return {"image": "base", "network": "none", "ready": {"agent": False}}
+    return {"image": "small", "network": "none", "ready": {"agent": False}}

@@ -15,6 +15,7 @@ from typing import Any
 from reconciler.drivers.images.squashfs import SQFSTAR
 from reconciler.lib.atomic import publish, staging
 from reconciler.lib.bootstrap import Bootstrap, Variant, bootstrap
+from reconciler.lib.once import once
 from reconciler.lib.paths import ImagePaths, Paths
 from reconciler.lib.progress import Silent
 from reconciler.model.artifacts import DebianImage
@@ -41,30 +42,41 @@ start() {
 
 def put(cache: Path, name: str, tree: Path, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Publishes the tree, all of it root's, and returns the image as a file declares it."""
-    packages = (f"test-image-{name}",)
-    place = Paths(cache, cache, cache, cache).image(DebianImage(suite="bookworm", packages=packages).id)
+    place = _place(cache, name)
     with staging(place.root.parent) as folder:
-        made = ImagePaths(folder / "image")
-        made.root.mkdir()
-        archive = subprocess.Popen(
-            [
-                "tar",
-                "-C",
-                tree,
-                "--owner=0",
-                "--group=0",
-                "--format=posix",
-                "-c",
-                *sorted(p.name for p in tree.iterdir()),
-            ],
-            stdout=subprocess.PIPE,
-        )
-        subprocess.run([*SQFSTAR, made.squashfs], stdin=archive.stdout, check=True)
-        assert archive.wait() == 0
-        made.manifest.write_text(json.dumps({"config": config} if config is not None else {}))
+        made = folder / "image"
+        made.mkdir()
+        _pack(tree, made, config)
         shutil.rmtree(place.root, ignore_errors=True)
-        publish(made.root, place.root)
-    return {"debian": {"suite": "bookworm", "packages": list(packages)}, "kernel": "debian"}
+        publish(made, place.root)
+    return _declared(name)
+
+
+def small(cache: Path) -> None:
+    """Publishes `SMALL`; of several workers one does."""
+    once(_place(cache, "small").root, Silent(), lambda made, scratch: _pack(shell_only(scratch / "tree"), made, None))
+
+
+def _declared(name: str) -> dict[str, Any]:
+    return {"debian": {"suite": "bookworm", "packages": [f"test-image-{name}"]}, "kernel": "debian"}
+
+
+SMALL = _declared("small")
+"""The image of VMs whose guest is of no interest: busybox below banger's own init, ready long before a Debian."""
+
+
+def _place(cache: Path, name: str) -> ImagePaths:
+    return Paths(cache, cache, cache, cache).image(DebianImage(suite="bookworm", packages=(f"test-image-{name}",)).id)
+
+
+def _pack(tree: Path, made: Path, config: Mapping[str, Any] | None) -> None:
+    names = sorted(path.name for path in tree.iterdir())
+    words = ["tar", "-C", tree, "--owner=0", "--group=0", "--format=posix", "-c", *names]
+    archive = subprocess.Popen(words, stdout=subprocess.PIPE)
+    image = ImagePaths(made)
+    subprocess.run([*SQFSTAR, image.squashfs], stdin=archive.stdout, check=True)
+    assert archive.wait() == 0
+    image.manifest.write_text(json.dumps({"config": config} if config is not None else {}))
 
 
 def busybox() -> Path:

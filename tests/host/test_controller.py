@@ -31,14 +31,14 @@ def running(home: Home) -> int:
 
 def test_the_host_follows_the_file_and_stays_there(home: Home, subnet: Callable[[], str]) -> None:
     cidr = subnet()
-    home.write({"a": {"image": "base", "network": "lab"}}, networks={"lab": {"cidr": cidr}})
+    home.write({"a": {"image": "small", "network": "lab"}}, networks={"lab": {"cidr": cidr}})
     with controller(home) as first:
         until(lambda: home.items().get("vm/a", {}).get("ready") is True, "vm a is ready")
         assert home.exec("a", "hostname") == "a"
         (pid,) = home.vmms()
 
         # An edit: the second VM comes, the first one is not touched.
-        home.write({"a": {"image": "base", "network": "lab"}, "b": bare()}, networks={"lab": {"cidr": cidr}})
+        home.write({"a": {"image": "small", "network": "lab"}, "b": bare()}, networks={"lab": {"cidr": cidr}})
         until(lambda: running(home) == 2, "vm b runs")
         assert pid in home.vmms()
 

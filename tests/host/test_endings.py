@@ -51,7 +51,7 @@ def guest(home: Home, command: str) -> Callable[[int], object]:
 
 
 def test_each_way_to_end_is_told_from_the_others(home: Home) -> None:
-    home.write({"dev": {"image": "base", "restart": "on-failure"}})
+    home.write({"dev": {"image": "small", "restart": "on-failure"}})
     home.run("apply")
     assert look(home).spec.restart is RestartPolicy.ON_FAILURE
     now = SystemClock().now()
@@ -59,11 +59,11 @@ def test_each_way_to_end_is_told_from_the_others(home: Home) -> None:
     assert running.uptime is not None and running.started_at is not None
     assert abs(running.uptime - (now - running.started_at)) < 10
 
-    until_gone(home, guest(home, "systemctl poweroff"))
+    until_gone(home, guest(home, "poweroff"))
     assert look(home).ended is Ended.POWEROFF
 
     home.run("apply")
-    until_gone(home, guest(home, "systemctl reboot"))
+    until_gone(home, guest(home, "reboot"))
     assert look(home).ended is Ended.REBOOT
 
     home.run("apply")

@@ -63,7 +63,7 @@ def converged(home: Home) -> None:
 
 
 def test_each_loss_is_repaired_by_one_apply(home: Home, subnet: Callable[[], str]) -> None:
-    home.write({"a": {"image": "base", "network": "lab"}, "b": bare()}, networks={"lab": {"cidr": subnet()}})
+    home.write({"a": {"image": "small", "network": "lab"}, "b": bare()}, networks={"lab": {"cidr": subnet()}})
     with foreigners(home, subnet()):
         home.run("apply")
         home.exec("a", "sh", "-c", "echo kept > /root/file; sync")
@@ -99,7 +99,7 @@ def test_each_loss_is_repaired_by_one_apply(home: Home, subnet: Callable[[], str
 
 def test_a_reboot_blocks_nothing(home: Home, subnet: Callable[[], str]) -> None:
     """A reboot leaves the files, and takes processes and links; pids and sockets are stale, or somebody else's."""
-    home.write({"a": {"image": "base", "network": "lab"}, "b": bare()}, networks={"lab": {"cidr": subnet()}})
+    home.write({"a": {"image": "small", "network": "lab"}, "b": bare()}, networks={"lab": {"cidr": subnet()}})
     home.run("apply")
     run = home.root / "run" / "vms" / home.environment
     stale = {file: file.read_bytes() for file in run.rglob("pid")}
@@ -118,7 +118,7 @@ def test_a_reboot_blocks_nothing(home: Home, subnet: Callable[[], str]) -> None:
 
 
 def kill_moments() -> list[tuple[str, float]]:
-    """Which command is killed, and when: a share of the time that it takes undisturbed."""
+    """Which command is killed, and when: a share of the time that it takes undisturbed. In turn, so each has work to do."""
     spread = random.Random(20240811)
     return [(("apply", "delete")[n % 2], (n // 2 + spread.random()) / (KILLS / 2)) for n in range(KILLS)]
 
@@ -126,7 +126,7 @@ def kill_moments() -> list[tuple[str, float]]:
 def test_killed_at_any_moment_the_next_apply_converges(home: Home, subnet: Callable[[], str]) -> None:
     home.write(
         {
-            "a": {"image": "base", "network": "lab", "ready": {"ssh": False}},
+            "a": {"image": "small", "network": "lab", "ready": {"ssh": False}},
             "b": {**bare(), "volumes": {"data": {"size": "64MiB", "mount": "/data"}}},
         },
         networks={"lab": {"cidr": subnet()}},
@@ -140,9 +140,10 @@ def test_killed_at_any_moment_the_next_apply_converges(home: Home, subnet: Calla
             # A dead guest need not be asked to shut down: the kills fall on what banger does itself.
             home.kill_vmms()
         for command, share in kill_moments():
-            while not kill_during(home, command, usual[command] * share):
+            while not killed_in_time(home, command, usual[command] * share):
                 usual[command] *= 0.9  # it was over sooner than usual
-                home.run("delete", home.environment, "--yes", check=False)
+                home.run(*words(home, "delete" if command == "apply" else "apply"))
+                home.kill_vmms()
             converged(home)
             assert len(home.vmms()) == 2, f"{command} killed at {share:.2f}"
             assert len(home.links()) == 2
@@ -150,18 +151,22 @@ def test_killed_at_any_moment_the_next_apply_converges(home: Home, subnet: Calla
             addresses = [item["address"] for item in items.values() if item["address"]]
             assert len(addresses) == len(set(addresses)) == 1
             home.kill_vmms()
-            home.run(*words(home, "delete"))
-            assert home.links() == {}
-            left = [p for part in ("vms", "volumes") for p in (home.root / "state" / part).rglob("*")]
-            assert left == []
+            if command == "delete":
+                gone(home)
+        if command == "apply":
+            gone(home)
 
 
-def kill_during(home: Home, command: str, delay: float) -> bool:
+def gone(home: Home) -> None:
+    """Deletes the environment, and nothing of it is left."""
+    home.run(*words(home, "delete"))
+    assert home.links() == {}
+    left = [p for part in ("vms", "volumes") for p in (home.root / "state" / part).rglob("*")]
+    assert left == []
+
+
+def killed_in_time(home: Home, command: str, delay: float) -> bool:
     """Kills `banger COMMAND` after so many seconds; False if it had ended by itself before."""
-    if command == "delete":
-        home.run("apply", "--no-wait")
-    # Also what an apply that came to its end has started.
-    home.kill_vmms()
     child = home.start(*words(home, command))
     try:
         child.wait(delay)

@@ -66,6 +66,8 @@ _START_ERRORS = (
         "the VM's tap device is missing, in use or another user's",
     ),
 )
+# What a QEMU says that met another one of the same VM.
+_CLASHES = ("Failed to get", "lock pid file")
 
 
 class Qemu:
@@ -170,21 +172,18 @@ class Qemu:
 
     def _launch(self, boot: Boot, accelerator: Accelerator) -> Vmm:
         _require_tap(boot)
-        boot.paths.vmm_log.unlink(missing_ok=True)
-        _make_pipes(boot.paths)
-        with sockets.folder(boot.paths.run) as run_fd, sockets.folder(boot.paths.root) as root_fd:
-            argv = cmdline.argv(boot, accelerator, run=sockets.inside(run_fd), root=sockets.inside(root_fd))
-            try:
-                scope.launch(
-                    argv,
-                    install=boot.install,
-                    vm_id=boot.vm_id,
-                    folder=boot.paths.run,
-                    timeout=_START_SECONDS,
-                    pass_fds=(run_fd, root_fd),
-                )
-            except CommandError as problem:
+        try:
+            _run(boot, accelerator)
+        except CommandError as problem:
+            if not any(words in problem.output for words in _CLASHES):
                 raise _explained(boot, accelerator, problem) from None
+            # The kernel frees a killed banger's lock a moment before it tells what that banger was starting.
+            if (vmm := self._settled(boot)) is not None:
+                return vmm
+            try:
+                _run(boot, accelerator)
+            except CommandError as again:
+                raise _explained(boot, accelerator, again) from None
         vmm = self._running(boot)
         if vmm is None:
             raise BangerError(
@@ -229,6 +228,21 @@ class Qemu:
                 hint=f"it waits inside the kernel, for a disk or network file system: see /proc/{vmm.pid}/stack",
                 error_class=ErrorClass.RETRYABLE,
             )
+
+
+def _run(boot: Boot, accelerator: Accelerator) -> None:
+    """Starts QEMU, and returns when it has daemonized. Raises CommandError and OSError."""
+    boot.paths.vmm_log.unlink(missing_ok=True)
+    _make_pipes(boot.paths)
+    with sockets.folder(boot.paths.run) as run_fd, sockets.folder(boot.paths.root) as root_fd:
+        scope.launch(
+            cmdline.argv(boot, accelerator, run=sockets.inside(run_fd), root=sockets.inside(root_fd)),
+            install=boot.install,
+            vm_id=boot.vm_id,
+            folder=boot.paths.run,
+            timeout=_START_SECONDS,
+            pass_fds=(run_fd, root_fd),
+        )
 
 
 def _require_tap(boot: Boot) -> None:
