@@ -38,7 +38,7 @@ PACKAGES = (
     *("squashfs-tools", "uidmap"),
 )
 BANGER = "/opt/banger/bin/banger"
-SCRIPT = b"#!/opt/banger/bin/python\nimport sys\nfrom reconciler.cli.warm import main\nsys.exit(main())\n"
+SCRIPT = b"#!/opt/banger/bin/python3\nimport sys\nfrom reconciler.cli.warm import main\nsys.exit(main())\n"
 """As pip writes it for the entry point of pyproject.toml."""
 NEWER = "0.1.1.dev1"
 PATIENCE = 300.0
