@@ -56,6 +56,7 @@ class FakeAgent:
         if self._thread.is_alive():
             os.eventfd_write(self._wake, 1)
             self._thread.join(10)
+            assert not self._thread.is_alive(), "it is stuck in a write"
             for fd in (self._into, self._out, self._wake):
                 os.close(fd)
 
