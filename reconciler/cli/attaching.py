@@ -52,10 +52,11 @@ def attach(line: socket.socket, detach: int, *, keyboard: int = 0, screen: int =
     except termios.error as problem:
         raise BangerError(f"this terminal cannot be used: {problem}") from None
     finally:
-        # At once: a screen that is held back must not hold this back.
+        # At once: a screen that is held back must not hold this back, nor the line.
         try:
             termios.tcsetattr(keyboard, termios.TCSANOW, before)
-            os.write(screen, _CALM)
+            if select.select([], [screen], [], 0)[1]:
+                os.write(screen, _CALM)
         except (OSError, termios.error):
             pass  # it has gone, and needs nothing any more
 

@@ -55,7 +55,7 @@ def lines(item: ObjectStatus, usage: VmUsage | None, log: Path, events: Sequence
         ("mac", has.get("mac")),
         ("traffic", _traffic(usage)),
         ("ports", " ".join(map(published, has.get("ports", ()))) or None),
-        ("led in", " ".join(f"127.0.0.1:{host}→{guest}" for guest, host in has.get("forwards", {}).items()) or None),
+        ("forwards", " ".join(f"127.0.0.1:{host}→{guest}" for guest, host in has.get("forwards", {}).items()) or None),
         ("console", str(log)),
     )
     yield from _disks(has, usage)

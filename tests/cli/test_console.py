@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import select
@@ -109,6 +110,20 @@ def test_a_guest_that_does_not_read_does_not_hold_one(desk: Desk, monkeypatch: p
     desk.type(b"x" * 3000)
     desk.type(bytes([DETACH]))
     assert desk.end() is End.DETACHED
+
+
+def test_a_screen_that_is_held_back_holds_nothing_back(desk: Desk) -> None:
+    """Nobody reads the terminal: as much is written as it takes, and then the process is told to go."""
+    fcntl.fcntl(desk.terminal, fcntl.F_SETFL, fcntl.fcntl(desk.terminal, fcntl.F_GETFL) | os.O_NONBLOCK)
+    try:
+        while True:
+            os.write(desk.terminal, b"x" * 1024)
+    except BlockingIOError:
+        pass
+    fcntl.fcntl(desk.terminal, fcntl.F_SETFL, fcntl.fcntl(desk.terminal, fcntl.F_GETFL) & ~os.O_NONBLOCK)
+    desk.guest.close()
+    desk.thread.start()
+    assert desk.end() is End.CLOSED
 
 
 @pytest.mark.parametrize(("text", "code"), [("ctrl-]", 0x1D), ("Ctrl-a", 1), ("ctrl-\\", 0x1C), (" ctrl-_ ", 0x1F)])

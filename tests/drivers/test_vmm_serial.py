@@ -139,3 +139,11 @@ def test_without_anybody_it_is_had_at_once(line: Line) -> None:
         guest, _ = line.serial.accept()
         guest.close()
         assert connection.recv(1) == b""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another user")
+def test_root_leaves_no_lock_that_the_owner_cannot_take(line: Line) -> None:
+    os.chown(line.paths.run, 65534, 65534)
+    with serial.attached(line.paths, "demo/dev"):
+        found = line.paths.serial_lock.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (65534, 65534, 0o600)

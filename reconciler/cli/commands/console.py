@@ -57,9 +57,15 @@ def console(*, file: Path | None, detach_key: str, vm: str) -> None:
         ref = target.vm(service, vm, file)
         way = service.way_in(ref, None)
     ended = None
-    with wire.attach(way, ref) as line:
-        say(f"attached to {ref}: {detach_key} detaches, Enter shows a prompt")
-        try:
-            ended = attaching.attach(line, attaching.key(detach_key))
-        finally:
+    try:
+        with wire.attach(way, ref) as line:
+            say(f"attached to {ref}: {detach_key} detaches, Enter shows a prompt")
+            try:
+                ended = attaching.attach(line, attaching.key(detach_key))
+            except KeyboardInterrupt:
+                ended = End.DETACHED
+                raise
+    finally:
+        # The line is free by now, however long this terminal takes.
+        if ended is not None:
             say(f"{ref} has ended" if ended is End.CLOSED else f"detached from {ref}")

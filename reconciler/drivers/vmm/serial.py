@@ -42,7 +42,7 @@ def attached(paths: VmPaths, label: str) -> Iterator[socket.socket]:
 
     Raises LineTakenError, QmpError where the VMM does not answer, and OSError.
     """
-    lock = os.open(paths.serial_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = _open(paths)
     try:
         if not _hold(lock):
             pid = holder(lock)
@@ -75,7 +75,7 @@ def take_over(paths: VmPaths, seconds: float) -> Iterator[socket.socket]:
     One who does not go within `seconds` keeps it, and what is said on the connection is heard when it is gone. Raises
     OSError.
     """
-    lock = os.open(paths.serial_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = _open(paths)
     try:
         end = time.monotonic() + seconds
         told: set[int] = set()
@@ -96,6 +96,15 @@ def holder(lock: int) -> int | None:
     asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(lock, fcntl.F_GETLK, asked))
     return pid if kind != fcntl.F_UNLCK and pid > 0 else None
+
+
+def _open(paths: VmPaths) -> int:
+    """The lock file. One that root makes belongs to whose VM it is, who may need the line next."""
+    lock = os.open(paths.serial_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if os.geteuid() == 0:
+        whose = paths.serial_lock.parent.stat()
+        os.fchown(lock, whose.st_uid, whose.st_gid)
+    return lock
 
 
 def _hold(lock: int) -> bool:
