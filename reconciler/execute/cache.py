@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from reconciler.lib.units import human_size
 from reconciler.model.actions import EvictEntries, SweepStaging
 from reconciler.model.retention import EntryKind, Eviction
 from reconciler.store.retention import RetentionState
+
+_NAME = re.compile(r"[^./\0][^/\0]*").fullmatch
 
 
 def sweep(action: SweepStaging, tools: Tools, progress: Progress) -> None:
@@ -47,19 +50,20 @@ def evict_entries(action: EvictEntries, tools: Tools, progress: Progress) -> Non
     places = probe.places(tools.paths)
     by_kind: dict[EntryKind, list[Eviction]] = {}
     for entry in action.entries:
-        _check(entry)
         by_kind.setdefault(entry.kind, []).append(entry)
+    for kind, chosen in by_kind.items():
+        _check(kind, chosen)
     freed = done = 0
     for kind, chosen in by_kind.items():
         progress.update(done / len(action.entries), f"evicting {len(chosen)} {kind.value}(s)")
         gone = evict.evict(
             places[kind],
-            [evict.Candidate(entry.name, entry.used_at) for entry in chosen],
+            (evict.Candidate(entry.name, entry.used_at) for entry in chosen),
             _needed(kind, tools, roots),
             files=kind is EntryKind.BLOB,
         )
         done += len(chosen)
-        freed += gone.freed or sum(entry.frees for entry in chosen if entry.name in set(gone.names))
+        freed += gone.freed or _frees(chosen, set(gone.names))
         if gone.spared:
             state.spend(kind, -len(gone.spared), tools.clock.now())
             name, why = next(iter(gone.spared.items()))
@@ -67,10 +71,16 @@ def evict_entries(action: EvictEntries, tools: Tools, progress: Progress) -> Non
     progress.update(1.0, f"freed {human_size(freed)}")
 
 
-def _check(entry: Eviction) -> None:
+def _check(kind: EntryKind, chosen: Iterable[Eviction]) -> None:
     """A plan may come from a file: a name that leads out of its folder is nobody's entry."""
-    if not entry.kind.ruled or "/" in entry.name or entry.name.startswith(".") or "\0" in entry.name or not entry.name:
-        raise BangerError(f"{entry.kind.value}/{entry.name} is no entry of the cache")
+    ruled = kind.ruled
+    for entry in chosen:
+        if not ruled or not _NAME(entry.name):
+            raise BangerError(f"{entry.key} is no entry of the cache")
+
+
+def _frees(chosen: Iterable[Eviction], gone: Collection[str]) -> int:
+    return sum(entry.frees for entry in chosen if entry.name in gone)
 
 
 def _opened(tools: Tools) -> tuple[RetentionState, Callable[[], Mapping[str, str]]]:
@@ -80,11 +90,12 @@ def _opened(tools: Tools) -> tuple[RetentionState, Callable[[], Mapping[str, str
 
 
 def _needed(kind: EntryKind, tools: Tools, roots: Callable[[], Mapping[str, str]]) -> evict.Needed:
+    prefix = f"{kind.value}/"
+
     @contextmanager
     def needed() -> Iterator[Callable[[str], str | None]]:
         # Whatever needs an entry is written down before it is used: nobody can, until this ends.
         with tools.inventory.frozen():
-            known = roots()
-            yield lambda name: known.get(f"{kind.value}/{name}")
+            yield {key.removeprefix(prefix): why for key, why in roots().items() if key.startswith(prefix)}.get
 
     return needed

@@ -345,7 +345,7 @@ class EvictEntries(_Action):
     @property
     def loses(self) -> bool:
         """Whether some of it is a user's data."""
-        return any(not entry.kind.made_again for entry in self.entries)
+        return any(not kind.made_again for kind in {entry.kind for entry in self.entries})
 
     def describe(self) -> str:
         count = Counter(entry.kind for entry in self.entries)

@@ -197,7 +197,9 @@ class _Court:
 
     def expire(self, used: int) -> int:
         """Evicts what its time has come for, as far as may be; returns the bytes that are left."""
-        self._expired.sort()
+        asked = Counter(rule.kind for _, _, _, rule in self._expired)
+        if any(count > kind.left for kind, count in asked.items()):
+            self._expired.sort()  # only then it matters who is first
         found, entries = self._found, self._entries
         for _, _, index, rule in self._expired:
             kind = rule.kind

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reconciler.lib.clock import Clock
-from reconciler.model.actions import Action
+from reconciler.model.actions import Action, EvictEntries
 from reconciler.model.outcome import Outcome, Result
 from reconciler.store.db import Database
 from reconciler.store.events import EventLog
@@ -123,8 +123,7 @@ class Journal:
 
 def _recorded(action: Action) -> dict[str, Any]:
     """An action as it is kept: of what has a hundred thousand entries, the first thousand and the number of the others."""
-    found = action.to_json()
-    entries = found.get("entries")
-    if isinstance(entries, list) and len(entries) > _MOST_ENTRIES:
-        return {**found, "entries": entries[:_MOST_ENTRIES], "more": len(entries) - _MOST_ENTRIES}
-    return found
+    if not isinstance(action, EvictEntries) or len(action.entries) <= _MOST_ENTRIES:
+        return action.to_json()
+    some = replace(action, entries=action.entries[:_MOST_ENTRIES]).to_json()
+    return {**some, "description": action.describe(), "more": len(action.entries) - _MOST_ENTRIES}

@@ -14,7 +14,9 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from reconciler.lib.atomic import move, staging
 from reconciler.lib.errors import BangerError
@@ -28,8 +30,7 @@ _BATCH = 2000
 _RENAMED = ".evicted"
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A name in a folder, and when it was seen to have been used last."""
 
     name: str
@@ -59,11 +60,11 @@ def evict(folder: Path, candidates: Iterable[Candidate], needed: Needed, *, file
     Raises BangerError if something cannot be removed; what had gone before is gone.
     """
     gone = Gone()
-    for left in folder.glob(f".*{_RENAMED}"):
-        remove_tree(left)  # whoever renamed it was killed
-    waiting = list(candidates)
-    while waiting:
-        batch, waiting = waiting[:_BATCH], waiting[_BATCH:]
+    if not files:
+        for left in folder.glob(f".*{_RENAMED}"):
+            remove_tree(left)  # whoever renamed it was killed
+    waiting = iter(candidates)
+    while batch := tuple(islice(waiting, _BATCH)):
         try:
             if files:
                 _unlink(folder, batch, needed, gone)
@@ -116,23 +117,25 @@ def _room_or_not() -> Iterator[None]:
 
 
 def _unlink(folder: Path, batch: Sequence[Candidate], needed: Needed, gone: Gone) -> None:
+    stat_, unlink, gone_too = os.stat, os.unlink, gone.names.append
+    blocks = 0
     with needed() as why, _opened(folder) as parent:
-        for candidate in batch:
-            name = candidate.name
+        for name, used_at in batch:
             if (reason := why(name)) is not None:
                 gone.spared[name] = reason
                 continue
             try:
-                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-                if last_use(status) > candidate.used_at:
+                status = stat_(name, dir_fd=parent, follow_symlinks=False)
+                if last_use(status) > used_at:
                     gone.spared[name] = "it was used meanwhile"
                     continue
-                os.unlink(name, dir_fd=parent)
+                unlink(name, dir_fd=parent)
             except FileNotFoundError:
                 continue
-            gone.names.append(name)
+            gone_too(name)
             if status.st_nlink == 1:
-                gone.freed += status.st_blocks * 512
+                blocks += status.st_blocks
+    gone.freed += blocks * 512
 
 
 def _set_aside(folder: Path, candidate: Candidate, needed: Needed, gone: Gone) -> None:

@@ -137,16 +137,20 @@ def _is_manifest(blob: Path) -> bool:
 
 def _children(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     try:
-        listing = os.scandir(folder)
+        # By descriptor: with a path, the kernel would go the whole way down to the folder for each child.
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
-    with listing:
-        for child in listing:
-            if not child.name.startswith("."):
-                try:
-                    yield child.name, child.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
+    try:
+        with os.scandir(opened) as listing:
+            for child in listing:
+                if not child.name.startswith("."):
+                    try:
+                        yield child.name, child.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue
+    finally:
+        os.close(opened)
 
 
 def _file(kind: EntryKind, name: str, status: os.stat_result) -> Entry:
