@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,6 +17,8 @@ from reconciler.cli.terminal import put, say
 from reconciler.lib.atomic import write_atomic
 from reconciler.lib.errors import BangerError
 from reconciler.model.artifacts import short_digest
+
+Catalogs = Mapping[str, Mapping[str, Any]]
 
 
 @click.command()
@@ -31,24 +37,27 @@ def lock(  # the options of the command
     output: Output,
     quiet: bool,
 ) -> None:
-    """Write banger.lock: what each tag means now, by digest.
+    """Write banger.lock: what each tag and each catalog entry means now.
 
     It is written beside the file, and belongs into the repository with it. From then on `banger plan`, `apply` and the
-    controller take exactly these images, until the lock is written anew. Registries are asked, whatever is remembered. This is
+    controller take exactly these images and kernels, until the lock is written anew. Registries are asked, whatever is remembered. This is
     the only command that writes into the file's folder.
     """
     from reconciler.spec import lock as locks  # noqa: PLC0415  # brings the parser
 
     path = target.spec_file(file)
-    loaded = target.load(path, dict(settings))
-    old = dict(locks.read_beside(path).digests)
+    loaded = target.load(path, dict(settings), heed_lock=False)
+    before = locks.read_beside(path)
     with wire.service() as service:
-        now = dict(service.lock_images(loaded.desired))
-    new = now if prune else {**old, **now}
+        digests = dict(service.lock_images(loaded.desired))
+    catalogs = loaded.catalogs
+    if not prune:
+        digests, catalogs = {**before.digests, **digests}, _merged(before.catalogs, catalogs)
     place = path.parent / locks.NAME
+    old, new = _flat(before.digests, before.catalogs), _flat(digests, catalogs)
     if new != old and not dry_run:
         try:
-            write_atomic(place, locks.written(new))
+            write_atomic(place, locks.written(digests, catalogs))
         except OSError as problem:
             raise BangerError(f"cannot write {place}: {problem.strerror}", hint=f"ls -ld {path.parent}") from None
     changes = [
@@ -71,6 +80,27 @@ def lock(  # the options of the command
             f"{place}: "
             + (f"would be written, {len(new)} image(s)" if dry_run and changes else _told(len(new), changes))
         )
+
+
+def _merged(old: Catalogs, new: Catalogs) -> Catalogs:
+    """What is locked already, under what is locked now."""
+    merged: dict[str, dict[str, Any]] = {name: dict(index) for name, index in old.items()}
+    for name, index in new.items():
+        into = merged.setdefault(name, {})
+        for key, value in index.items():
+            into[key] = {**into.get(key, {}), **value} if isinstance(value, dict) else value
+    return merged
+
+
+def _flat(digests: Mapping[str, str], catalogs: Catalogs) -> dict[str, str]:
+    """One line for each thing that is locked: an entry of a catalog by the digest of what it says."""
+    found = dict(digests)
+    for name, index in catalogs.items():
+        for section in ("images", "kernels"):
+            for entry, content in index.get(section, {}).items():
+                text = json.dumps(content, sort_keys=True).encode()
+                found[f"{section.removesuffix('s')} {name}/{entry}"] = f"sha256:{hashlib.sha256(text).hexdigest()}"
+    return found
 
 
 def _told(count: int, changes: list[dict[str, str | None]]) -> str:

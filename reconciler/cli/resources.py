@@ -7,7 +7,7 @@ from pathlib import Path
 import reconciler
 from reconciler.lib.errors import BangerError
 
-SCHEMAS = ("banger", "plan", "status", "event", "helper")
+SCHEMAS = ("banger", "plan", "status", "event", "helper", "catalog")
 _PACKAGE = Path(reconciler.__file__).parent
 
 

@@ -43,11 +43,11 @@ def spec_file(given: Path | None) -> Path:
     )
 
 
-def load(given: Path | None, settings: Mapping[str, str]) -> Loaded:
-    """The desired state of the file, valid. SpecError with every problem otherwise."""
+def load(given: Path | None, settings: Mapping[str, str], *, heed_lock: bool = True) -> Loaded:
+    """The desired state of the file, valid; `heed_lock`: whether its lock counts. SpecError with every problem otherwise."""
     from reconciler.spec import load_file  # noqa: PLC0415  # brings the parser
 
-    return load_file(spec_file(given), settings)
+    return load_file(spec_file(given), settings, heed_lock=heed_lock)
 
 
 def environment(given: Path | None) -> str | None:

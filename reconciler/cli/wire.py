@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from reconciler.lib.paths import Paths
 TYPE_CHECKING = False  # what typing has by that name, without the time that typing takes to load
 if TYPE_CHECKING:
     import socket
+
+    from reconciler.model.catalog import CatalogSource
 
 # ruff: noqa: PLC0415  # most of what the daemon wires is not needed to print a help text
 
@@ -61,6 +63,13 @@ def attach(way: WayIn, ref: VmRef) -> AbstractContextManager[socket.socket]:
     from reconciler.daemon.console import attached
 
     return attached(way, ref)
+
+
+def update_catalogs(sources: Sequence[CatalogSource], note: Callable[[str], None]) -> None:
+    """Fetches catalogs into the cache of this user, who reads the files that refer to them."""
+    from reconciler.daemon.catalogs import update
+
+    update(Paths.discover(), sources, note)
 
 
 def run_controller(sources: Sequence[Path], log_format: str) -> None:

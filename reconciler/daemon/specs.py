@@ -6,7 +6,6 @@ last good generation, and the problem is shown until the file is good again.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +16,7 @@ from reconciler.lib.errors import BangerError
 from reconciler.lib.log import Log
 from reconciler.model.desired import DesiredState
 from reconciler.sources.file import Content
-from reconciler.spec import SpecError, load_text, lock
+from reconciler.spec import SpecError, load_beside
 from reconciler.store.control import ControlState, SourceRow
 from reconciler.store.events import EventLog
 from reconciler.store.inventory import EnvironmentRow
@@ -57,11 +56,9 @@ class Specs:
         if known := self._row(content.path):
             self._claims.setdefault(content.path, known.environment or "")
         try:
-            desired = load_text(content.data, str(content.path))
-            locked = lock.read_beside(content.path)
-            self._free(content.path, desired.environment)
-            digest = hashlib.sha256(content.data + locked.text).hexdigest()
-            self._adopt(content.path, lock.honour(desired, locked), digest)
+            loaded = load_beside(content.data, content.path)
+            self._free(content.path, loaded.desired.environment)
+            self._adopt(content.path, loaded.desired, loaded.digest)
         except SpecError as error:
             self._problem(content.path, error.cause)
         except BangerError as error:

@@ -72,6 +72,23 @@ def download(url: str, sha256: str, into: Path, progress: Progress, *, limit: in
         raise
 
 
+def fetch(url: str, into: Path, progress: Progress, *, limit: int) -> None:
+    """`download` of a file that nobody knows the hash of, for callers who have another way to tell that it is the right one.
+
+    Raises BangerError as `download` does.
+    """
+    try:
+        _Transfer(url, into, progress, limit).run()
+    except OSError as problem:
+        into.unlink(missing_ok=True)
+        raise BangerError(
+            f"cannot write {into.name} from {url}: {problem.strerror}", hint=f"df -h {into.parent}"
+        ) from problem
+    except BaseException:
+        into.unlink(missing_ok=True)
+        raise
+
+
 class _BrokenOffError(Exception):
     """A transfer ended early, for a reason that may be over: `wait` seconds from now at the soonest."""
 

@@ -178,6 +178,11 @@ class Paths:
         return self.oci / "refs"
 
     @property
+    def catalogs(self) -> Path:
+        """The indexes of images and kernels that were fetched, by what was asked for."""
+        return self.cache / "catalogs"
+
+    @property
     def accelerator(self) -> Path:
         """What booting a guest with each accelerator showed; true for one boot of the host."""
         return self.cache / "accelerator.json"

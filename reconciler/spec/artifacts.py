@@ -23,26 +23,43 @@ from reconciler.model.artifacts import (
 from reconciler.spec import published
 from reconciler.spec.blobs import check_url, resolve_blob, resolve_sources
 from reconciler.spec.builds import resolve_built
-from reconciler.spec.defaults import look_up, names_of
+from reconciler.spec.catalogs import Catalogs
+from reconciler.spec.defaults import Given, look_up, names_of
 from reconciler.spec.oci import oci_image
 from reconciler.spec.problems import Path, did_you_mean, quote
 from reconciler.spec.tree import Document, MapNode, ScalarNode
 
 
-def resolve_kernels(document: Document) -> dict[str, Kernel]:
+def resolve_kernels(document: Document, catalogs: Catalogs) -> dict[str, Kernel]:
     found: dict[str, Kernel] = {}
     for name in names_of(document, "kernels"):
         if name == FROM_IMAGE:
             document.report(("kernels", name), f"{name!r} is built in", "give the kernel another name", key=True)
         path: Path = ("kernels", name)
-        key = _key(document, path, _KERNELS)
-        source = _KERNELS[key](document, (*path, key)) if key else None
+        key = _key(document, path, (*_KERNELS, _CATALOG))
+        if key == _CATALOG:
+            entry = catalogs.entry("kernels", look_up(document, (*path, key)))
+            source = kernel_source(*entry) if entry else None
+        else:
+            source = kernel_source(document, path)
         if source is not None:
             found[name] = Kernel(name=name, source=source)
     return found
 
 
-def resolve_images(document: Document) -> dict[str, Image]:
+def kernel_source(document: Document, path: Path) -> KernelSource | None:
+    """What a kernel is made from, of a file or of a catalog; None if that was or is reported."""
+    key = _key(document, path, _KERNELS)
+    return _KERNELS[key](document, (*path, key)) if key else None
+
+
+def image_source(document: Document, path: Path) -> ImageSource | None:
+    """What an image is made from that is not built on another; None if that was or is reported."""
+    key = _key(document, path, _IMAGES)
+    return _IMAGES[key](document, (*path, key)) if key else None
+
+
+def resolve_images(document: Document, catalogs: Catalogs) -> dict[str, Image]:
     known = names_of(document, "kernels")
     found: dict[str, Image] = {}
     built: dict[str, str] = {}  # name → kernel: they need the identities of what they are built on
@@ -52,15 +69,43 @@ def resolve_images(document: Document) -> dict[str, Image]:
         if kernel.usable and kernel.value not in (*known, FROM_IMAGE) and not document.is_bad(("kernels",)):
             hint = did_you_mean(kernel.value, known) or "declare it under `kernels`"
             document.report(kernel.path, f"there is no kernel {_named(document, kernel.path)}", hint)
-        key = _key(document, path, (*_IMAGES, BuiltImage.tag))
+        key = _key(document, path, (*_IMAGES, BuiltImage.tag, _CATALOG))
         if key == BuiltImage.tag:
             built[name] = kernel.value if kernel.usable else ""
             continue
-        source = _IMAGES[key](document, (*path, key)) if key else None
+        if key == _CATALOG:
+            if (image := _cataloged(document, name, kernel, catalogs)) is not None:
+                found[name] = image
+            continue
+        source = image_source(document, path)
         if source is not None and kernel.usable:
             found[name] = Image(name=name, source=source, kernel=kernel.value)
     found |= resolve_built(document, built, found)
     return {name: found[name] for name in names_of(document, "images") if name in found}
+
+
+def _cataloged(document: Document, name: str, kernel: Given, catalogs: Catalogs) -> Image | None:
+    """An image of a catalog, with the kernel that the file says, or else with the catalog's, which gets the image's name."""
+    entry = catalogs.entry("images", look_up(document, ("images", name, _CATALOG)))
+    source = image_source(*entry) if entry else None
+    if entry is None or source is None or (kernel.written and not kernel.usable):
+        return None
+    if kernel.usable:
+        return Image(name=name, source=source, kernel=kernel.value)
+    index, path = entry
+    theirs = str(look_up(index, (*path, "kernel")).value)
+    if theirs == FROM_IMAGE:
+        return Image(name=name, source=source, kernel=FROM_IMAGE)
+    if name in names_of(document, "kernels"):
+        message = "the kernel that comes with it would have the name of another one of `kernels`"
+        document.report(("images", name), message, "rename one of the two, or say which `kernel` boots it", key=True)
+        return None
+    brought = kernel_source(index, ("kernels", theirs))
+    if brought is None:
+        return None
+    catalogs.use(catalogs.catalog_of(index), index, "kernels", theirs)
+    catalogs.kernels[name] = Kernel(name=name, source=brought)
+    return Image(name=name, source=source, kernel=name)
 
 
 def own_kernels(document: Document, images: Mapping[str, Image]) -> tuple[dict[str, Kernel], dict[str, Image]]:
@@ -133,6 +178,7 @@ def _texts(document: Document, path: Path) -> list[str]:
     return [text for index, text in enumerate(given.value or []) if not document.is_bad((*path, index))]
 
 
+_CATALOG = "catalog"
 _KERNELS: Mapping[str, Callable[[Document, Path], KernelSource | None]] = {
     DebianKernel.tag: _debian_kernel,
     UrlKernel.tag: _url_kernel,

@@ -10,33 +10,33 @@ from typing import Any
 
 from reconciler.lib.errors import BangerError
 
-_NAME = "banger.schema.json"
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 @cache
-def schema_text() -> str:
-    """The schema as it is published. BangerError if the installation lacks it."""
+def schema_text(which: str = "banger") -> str:
+    """A schema as it is published. BangerError if the installation lacks it."""
+    name = f"{which}.schema.json"
     # An installed wheel carries its own copy, which must win over a `schemas` folder that happens to lie beside it.
     for folder in (_PACKAGE / "_data" / "schemas", _PACKAGE.parent / "schemas"):
         try:
-            return (folder / _NAME).read_text(encoding="utf-8")
+            return (folder / name).read_text(encoding="utf-8")
         except FileNotFoundError:
             continue
-    raise BangerError(f"this installation lacks {_NAME}", hint="install banger again")
+    raise BangerError(f"this installation lacks {name}", hint="install banger again")
 
 
 @cache
-def schema() -> Mapping[str, Any]:
-    """The schema, parsed once; shared, so to be read only."""
-    result: Mapping[str, Any] = json.loads(schema_text())
+def schema(which: str = "banger") -> Mapping[str, Any]:
+    """A schema, by default that of the file, parsed once; shared, so to be read only."""
+    result: Mapping[str, Any] = json.loads(schema_text(which))
     return result
 
 
 def expand(described: Any) -> Any:
-    """A part of the schema with each `$ref` replaced by what it points at; what stands beside a `$ref` wins.
+    """A part of a schema with each `$ref` replaced by what it points at; what stands beside a `$ref` wins.
 
-    The schema has no cycles, and expanded it validates twice as fast.
+    All of them are to the schema of the file, which has no cycles, and expanded it validates twice as fast.
     """
     if isinstance(described, list):
         return [expand(item) for item in described]
@@ -46,7 +46,7 @@ def expand(described: Any) -> Any:
     if "$ref" not in described:
         return own
     target: Any = schema()
-    for part in described["$ref"].removeprefix("#/").split("/"):
+    for part in described["$ref"].partition("#/")[2].split("/"):
         target = target[part]
     return {**expand(target), **own}
 

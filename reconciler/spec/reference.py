@@ -40,6 +40,7 @@ _SECTIONS = (
     ("params", "param", "params.NAME"),
     ("networks", "network", "networks.NAME"),
     ("", "egress", "networks.NAME.egress[]"),
+    ("catalogs", "catalog", "catalogs.NAME"),
     ("kernels", "kernel", "kernels.NAME"),
     ("", "debianKernel", "kernels.NAME.debian"),
     ("", "blob", "kernels.NAME.modules"),

@@ -10,6 +10,7 @@ from reconciler.model.desired import NO_NETWORK, USER_NETWORK, Controller, Desir
 from reconciler.spec import published
 from reconciler.spec.artifacts import own_kernels, resolve_images, resolve_kernels
 from reconciler.spec.cache import resolve_cache
+from reconciler.spec.catalogs import Catalogs
 from reconciler.spec.defaults import look_up, names_of
 from reconciler.spec.networks import resolve_networks
 from reconciler.spec.tree import Document
@@ -17,14 +18,15 @@ from reconciler.spec.values import RESYNC, fraction, seconds
 from reconciler.spec.vms import Names, resolve_vms
 
 
-def resolve(document: Document) -> DesiredState | None:
+def resolve(document: Document, catalogs: Catalogs) -> DesiredState | None:
     """The environment that the document asks for, or None after adding at least one problem to the document."""
     if document.root.bad:
         return None
     networks = resolve_networks(document)
-    kernels = resolve_kernels(document)
-    own, images = own_kernels(document, resolve_images(document))
-    kernels |= own
+    kernels = resolve_kernels(document, catalogs)
+    own, images = own_kernels(document, resolve_images(document, catalogs))
+    kernels |= own | catalogs.kernels
+    catalogs.finish()
     vms = resolve_vms(
         document,
         Names(set(names_of(document, "images")), {*names_of(document, "networks"), USER_NETWORK, NO_NETWORK}),

@@ -51,9 +51,9 @@ def spec(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     Path("banger.yaml").write_text(SPEC)
     seen = SimpleNamespace(digest="d" * 64, settings=None, path=None)
 
-    def load(given: Path | None, settings: dict[str, str]) -> SimpleNamespace:
+    def load(given: Path | None, settings: dict[str, str], *, heed_lock: bool = True) -> SimpleNamespace:
         seen.settings, seen.path = dict(settings), target.spec_file(given)
-        return SimpleNamespace(desired=desired(), digest=seen.digest, path=seen.path)
+        return SimpleNamespace(desired=desired(), digest=seen.digest, path=seen.path, catalogs={})
 
     monkeypatch.setattr(target, "load", load)
     return seen

@@ -124,3 +124,52 @@ def test_a_folder_that_cannot_be_written_is_told(
     done = run("image", "lock", "-f", str(file))
     assert done.exit_code == 1 and "Read-only file system" in done.stderr
     assert not (file.parent / "banger.lock").exists()
+
+
+CATALOG = """\
+apiVersion: banger/v1
+kind: catalog
+kernels: {k: {debian: {suite: bookworm}}}
+images: {gold: {description: "ours \\e[2J", debian: {suite: bookworm}, kernel: k}}
+"""
+
+
+@pytest.fixture
+def cataloged(file: Path) -> Path:
+    (file.parent / "catalog.yaml").write_text(CATALOG)
+    file.write_text(
+        "{apiVersion: banger/v1, name: demo, catalogs: {team: {file: catalog.yaml}}, images: {a: {catalog: team/gold}}}"
+    )
+    return file
+
+
+def test_catalogs_are_listed_with_and_without_a_file(run: Run, cataloged: Path) -> None:
+    alone = run("image", "catalog", "-o", "name").stdout.split()
+    assert alone == ["image/debian-12", "image/debian-13", "kernel/debian-12", "kernel/debian-13"]
+    shown = run("image", "catalog", "-f", str(cataloged))
+    assert "team/gold" in shown.stdout and "\x1b" not in shown.stdout
+    items = json.loads(run("image", "catalog", "-f", str(cataloged), "-o", "json").stdout)["items"]
+    (gold,) = [item for item in items if item["name"] == "team/gold"]
+    assert (gold["type"], gold["kernel"], gold["source"], gold["locked"]) == ("image", "k", "Debian bookworm", False)
+    nothing = run("image", "catalog", "-f", str(cataloged), "--update", "-o", "name")
+    assert nothing.exit_code == 0 and "no catalog of this file comes from elsewhere" in nothing.stderr
+
+
+def test_a_lock_has_what_the_entries_of_catalogs_say(run: Run, service: FakeService, cataloged: Path) -> None:
+    service.the_lock = {}
+    words = ("image", "lock", "-f", str(cataloged))
+    first = run(*words, "-o", "json")
+    assert [item["ref"] for item in json.loads(first.stdout)["items"]] == ["image team/gold", "kernel team/k"]
+    lock = cataloged.parent / "banger.lock"
+    before = lock.read_bytes()
+    assert run(*words).stdout == "" and lock.read_bytes() == before
+    (cataloged.parent / "catalog.yaml").write_text(
+        CATALOG.replace("{debian: {suite: bookworm}}", "{debian: {suite: trixie}}")
+    )
+    (changed,) = json.loads(run(*words, "--dry-run", "-o", "json").stdout)["items"]
+    assert changed["ref"] == "kernel team/k" and changed["old"] != changed["new"] and lock.read_bytes() == before
+    cataloged.write_text("{apiVersion: banger/v1, name: demo}")
+    run(*words)
+    assert lock.read_bytes() == before
+    run(*words, "--prune")
+    assert "catalogs" not in json.loads(lock.read_text())

@@ -11,7 +11,7 @@ import click
 
 from reconciler.api.image_forms import image_to
 from reconciler.api.service import ApplyOptions, CachedImage, Service
-from reconciler.cli import imagelock, target, wire
+from reconciler.cli import imagecatalog, imagelock, target, wire
 from reconciler.cli.options import ImageName, Output, file_option, option, output_option, quiet_option, vm_argument
 from reconciler.cli.render import document, listing, table
 from reconciler.cli.reporter import reporting
@@ -40,6 +40,7 @@ def image() -> None:
     """
 
 
+image.add_command(imagecatalog.catalog)
 image.add_command(imagelock.lock)
 
 
