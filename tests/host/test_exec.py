@@ -104,6 +104,12 @@ def test_what_goes_in_comes_out(home: Home, vm: str, tmp_path: Path) -> None:
     ] * 2
 
 
+def test_the_journal_of_a_guest_is_read(home: Home) -> None:
+    assert "Linux version" in home.run("logs", "--journal", "dev").stdout
+    assert len(home.run("logs", "--journal", "-n", "2", "dev").stdout.splitlines()) == 2
+    assert "Linux version" not in home.run("logs", "--journal", "--since", "1s", "dev").stdout
+
+
 @pytest.fixture(scope="module")
 def config(home: Home) -> str:
     """A user's configuration of ssh, with nothing in it but what is installed there."""

@@ -6,6 +6,7 @@ All of it, guests and controller too, is in one network namespace of its own. Wh
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import secrets
 import socket
@@ -129,6 +130,18 @@ def test_guests_reach_each_other_by_name(site: Site) -> None:
     for name in ("db", f"db.{site.home.environment}.vm", DB):
         assert site.greeted("web", name), name
     assert site.home.exec("web", "getent", "hosts", DB).split() == [DB, f"db.{site.home.environment}.vm"]
+
+
+def test_what_a_guest_sends_is_counted(site: Site) -> None:
+    def sent() -> int:
+        """As the controller measures it."""
+        found = json.loads(site.home.run("vm", "stats", "--interval", "10ms", "-o", "json", "db").stdout)["items"]
+        assert [item["name"] for item in found] == ["db"]
+        return int(found[0]["network"]["sent"])
+
+    before = sent()
+    assert len(site.home.exec("db", "head", "-c", "1000000", "/dev/zero")) == 1_000_000
+    assert 1_000_000 <= sent() - before < 3_000_000
 
 
 def test_a_guest_reaches_the_outside_in_the_hosts_name(site: Site) -> None:
