@@ -29,6 +29,7 @@ _ALIGN = 1 << 20  # a multiple of every file system's block
 _FAR = 1 << 40  # file systems end at some length: ext4 at 16 TiB
 _PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE (linux/falloc.h)
 _LINE_MOST = 1 << 16
+_TAIL = 1 << 16
 
 
 def times(log: Path) -> Path:
@@ -39,11 +40,11 @@ def times(log: Path) -> Path:
 def bound(log: Path, *, keep: int = KEEP, most: int = MOST) -> bool:
     """Lets go of what is old once there is more than `most` bytes, and returns whether something went.
 
-    Where the file system makes no holes all of it goes: that bounds it as well. Raises OSError; a log that is not there
+    Where the file system makes no holes the log begins anew, with its last 64 KiB. Raises OSError; a log that is not there
     is small enough.
     """
     try:
-        fd = os.open(log, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(log, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     try:
@@ -52,7 +53,10 @@ def bound(log: Path, *, keep: int = KEEP, most: int = MOST) -> bool:
             return False
         cut = (size - keep) // _ALIGN * _ALIGN if keep >= _ALIGN else size - keep
         if size > _FAR or not _punch(fd, cut):
+            tail = os.pread(fd, _TAIL, max(0, size - _TAIL))
             os.ftruncate(fd, 0)
+            # Behind what the writer has added meanwhile, if it has: nothing of that is overwritten.
+            os.write(fd, tail)
         return True
     finally:
         os.close(fd)
