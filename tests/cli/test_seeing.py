@@ -220,6 +220,12 @@ def test_the_busiest_comes_first(order: Sort, names: str) -> None:
     assert "".join(row[0] for row in rows) == names
 
 
+@pytest.mark.parametrize("command", [("top",), ("vm", "stats")])
+def test_no_time_is_no_interval(run: Run, command: tuple[str, ...]) -> None:
+    result = run(*command, "--interval", "0s")
+    assert (result.exit_code, "at least 10ms" in result.stderr) == (2, True)
+
+
 def test_top_is_for_terminals(run: Run) -> None:
     result = run("top")
     assert (result.exit_code, "banger vm stats -w" in result.stderr) == (2, True)

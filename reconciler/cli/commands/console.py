@@ -43,7 +43,8 @@ def console(*, file: Path | None, detach_key: str, vm: str) -> None:
     """Attach this terminal to the serial console of a VM.
 
     Everything you type goes to the guest, Ctrl-C too; Ctrl-] detaches, and the guest goes on. What was said before is in
-    `banger logs`; Enter brings a prompt back where there is one.
+    `banger logs`; Enter brings a prompt back where there is one. A login there wants a password: `banger exec -t VM -- passwd`
+    sets one.
 
     One can be attached at a time. Should the VM have to be stopped and not react, banger itself needs the line, to have its
     disks written back: then you are detached.

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,10 +18,31 @@ from reconciler.cli.render import document, listing
 from reconciler.cli.terminal import draws, put, say
 from reconciler.cli.usage import Meter, usage_json, usage_table
 from reconciler.lib.errors import UsageError
+from reconciler.lib.units import format_duration
 from reconciler.model.usage import VmUsage
 
+Command = Callable[..., Any]
+
 _EVENTS = 5
+_SHORTEST = 0.01  # seconds: the kernel counts a CPU's time in hundredths
 _WHICH = "The file whose environment is meant. [default: ./banger.yaml; without it, all environments]"
+
+
+def _interval_option(default: str, text: str) -> Callable[[Command], Command]:
+    def long_enough(ctx: click.Context, param: click.Parameter, value: float) -> float:
+        if value < _SHORTEST:
+            raise click.BadParameter(f"{format_duration(value)} is too short to measure in; at least 10ms")
+        return value
+
+    return option(
+        "--interval",
+        type=Duration(),
+        default=default,
+        show_default=True,
+        metavar="DURATION",
+        callback=long_enough,
+        help=text,
+    )
 
 
 @click.command()
@@ -58,14 +80,7 @@ def show(*, file: Path | None, output: Output, vm: str) -> None:
 @file_option(text=_WHICH)
 @all_option()
 @option("-w", "--watch", "watching", is_flag=True, help="Go on measuring, until Ctrl-C.")
-@option(
-    "--interval",
-    type=Duration(),
-    default="1s",
-    show_default=True,
-    metavar="DURATION",
-    help="How long to measure what share of a CPU is taken.",
-)
+@_interval_option("1s", "How long to measure what share of a CPU is taken.")
 @output_option()
 def stats(
     *, vms: tuple[str, ...], file: Path | None, everywhere: bool, watching: bool, interval: float, output: Output
@@ -141,9 +156,7 @@ def _draw(look: Callable[[], Sequence[VmUsage]], meter: Meter, interval: float) 
 @click.command()
 @file_option(text=_WHICH)
 @all_option()
-@option(
-    "--interval", type=Duration(), default="2s", show_default=True, metavar="DURATION", help="How often it looks anew."
-)
+@_interval_option("2s", "How often it looks anew.")
 def top(*, file: Path | None, everywhere: bool, interval: float) -> None:
     """Watch the VMs and what they use, on the whole screen.
 
