@@ -20,7 +20,7 @@ from reconciler.store.inventory import VmRow
 def observe_processes(install: str) -> dict[str, probe.Vmm] | Unknown:
     """The running VMMs of this state directory, by VM id."""
     try:
-        return probe.find(install)
+        return probe.find(install, settled=True)
     except (BangerError, OSError) as problem:
         return Unknown(str(problem))
 

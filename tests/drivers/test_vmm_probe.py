@@ -20,10 +20,18 @@ class FakeProc:
         self.root = root
 
     def add(
-        self, pid: int, *words: str, parent: int = 1, state: str = "S", start: int = 1000, comm: str = "qemu"
+        self,
+        pid: int,
+        *words: str,
+        parent: int = 1,
+        state: str = "S",
+        start: int = 1000,
+        comm: str = "qemu",
+        stdout: str = "/dev/null",
     ) -> None:
         folder = self.root / str(pid)
-        folder.mkdir()
+        (folder / "fd").mkdir(parents=True)
+        (folder / "fd" / "1").symlink_to(stdout)
         (folder / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in words))
         zeros = " ".join(["0"] * 17)
         (folder / "stat").write_text(f"{pid} ({comm}) {state} {parent} {zeros} {start} 0 0\n")
@@ -69,6 +77,13 @@ def test_of_a_daemonizing_pair_the_child_counts(proc: FakeProc, launcher: int, d
     proc.add(launcher, *qemu("a"), parent=1)
     proc.add(daemon, *qemu("a"), parent=launcher)
     assert probe.find("inst", proc=proc.root)["a"].pid == daemon
+
+
+def test_one_that_is_still_being_started_has_not_settled(proc: FakeProc) -> None:
+    proc.add(10, *qemu("a"))
+    proc.add(11, *qemu("b"), stdout="pipe:[4711]")
+    assert set(probe.find("inst", proc=proc.root)) == {"a", "b"}
+    assert set(probe.find("inst", settled=True, proc=proc.root)) == {"a"}
 
 
 def test_other_users_are_skipped(proc: FakeProc, monkeypatch: pytest.MonkeyPatch) -> None:

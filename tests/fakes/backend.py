@@ -38,7 +38,7 @@ class FakeBackend:
         self.unreadable = False
         self._pids = itertools.count(100_000)
 
-    def find(self, install: str) -> dict[str, Vmm]:
+    def find(self, install: str, *, settled: bool = False) -> dict[str, Vmm]:
         """Stands in for `drivers.vmm.probe.find`."""
         if self.unreadable:
             raise BangerError("cannot list the processes in /proc: Permission denied")

@@ -21,6 +21,7 @@ from reconciler.drivers.images import build
 from reconciler.drivers.kernels import fetch
 from reconciler.drivers.network import connect
 from reconciler.drivers.network import probe as network_probe
+from reconciler.drivers.vmm import keeper
 from reconciler.drivers.vmm import probe as vmm_probe
 from reconciler.execute.boots import BootGate
 from reconciler.execute.tools import Tools
@@ -131,6 +132,7 @@ class Host:
         self.service = LocalService(Engine(self.paths, self.clock))
         monkeypatch.setattr(daemon_drivers, "make_tools", self._tools)
         monkeypatch.setattr(vmm_probe, "find", self.backend.find)
+        monkeypatch.setattr(keeper, "ensure", lambda *_: None)  # a process of the real host
         monkeypatch.setattr(network_probe, "read_links", self._read_links)
         monkeypatch.setattr(connect, "open_helper", lambda **_: self.helper)
         monkeypatch.setattr(guest_probe, "ssh_banner", self._answers)

@@ -50,11 +50,15 @@ def stamp(install: str, vm_id: str) -> str:
     return f"guest=banger.{install}.{vm_id}"
 
 
-def find(install: str, *, proc: Path = PROC) -> dict[str, Vmm]:
+def find(install: str, *, settled: bool = False, proc: Path = PROC) -> dict[str, Vmm]:
     """The running VMMs of an installation, by VM id. Raises BangerError when /proc cannot be read.
 
     Processes of other users are skipped. While a VMM daemonizes, two processes carry one stamp; the child
     is the one that stays.
+
+    Parameters
+    ----------
+    settled: leave out those that are still being started. One whose starter was killed ends as soon as it would be done.
     """
     found: dict[str, tuple[Vmm, int]] = {}
     user = os.geteuid()
@@ -68,6 +72,8 @@ def find(install: str, *, proc: Path = PROC) -> dict[str, Vmm]:
             # The stamp first: it rules out nearly every process with a single read.
             vm_id = _stamped(_read(f"{folder.path}/cmdline"), install)
             if vm_id is None or folder.stat().st_uid != user:
+                continue
+            if settled and not _detached(folder.path):
                 continue
             stat = _parse_stat(_read(f"{folder.path}/stat"))
         except (FileNotFoundError, ProcessLookupError, PermissionError):
@@ -133,6 +139,14 @@ def _stamped(cmdline: bytes, install: str) -> str | None:
         if option == b"-name" and value.startswith(prefix):
             return value.removeprefix(prefix).decode("utf-8", "surrogateescape") or None
     return None
+
+
+def _detached(folder: str) -> bool:
+    """Whether a VMM has let go of its starter's pipes, which is the last that it does before it says that it is ready.
+
+    (QEMU: os_setup_post in os-posix.c.)
+    """
+    return not os.readlink(f"{folder}/fd/1").startswith("pipe:")  # noqa: PTH115  # as in _read
 
 
 def _parse_stat(raw: bytes) -> _Stat:
