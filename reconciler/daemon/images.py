@@ -43,9 +43,7 @@ def remove(engine: Engine, identity: str) -> int:
         image = _find(engine, identity)
         if image.pinned:
             raise UsageError(f"image {identity} is pinned", hint=f"banger image unpin {identity}")
-        gone = evict.evict(
-            engine.paths.images, [evict.Candidate(identity, image.used_at)], _needed(engine), files=False
-        )
+        gone = evict.evict(engine.paths.images, [(identity, image.used_at)], _needed(engine), files=False)
     if why := gone.spared.get(identity):
         raise UsageError(f"image {identity} is not removed: {why}", hint="banger image list shows what uses it")
     return image.size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,8 +17,6 @@ from reconciler.lib.units import human_size
 from reconciler.model.actions import EvictEntries, SweepStaging
 from reconciler.model.retention import EntryKind, Eviction
 from reconciler.store.retention import RetentionState
-
-_NAME = re.compile(r"[^./\0][^/\0]*").fullmatch
 
 
 def sweep(action: SweepStaging, tools: Tools, progress: Progress) -> None:
@@ -58,7 +55,7 @@ def evict_entries(action: EvictEntries, tools: Tools, progress: Progress) -> Non
         progress.update(done / len(action.entries), f"evicting {len(chosen)} {kind.value}(s)")
         gone = evict.evict(
             places[kind],
-            (evict.Candidate(entry.name, entry.used_at) for entry in chosen),
+            ((entry.name, entry.used_at) for entry in chosen),
             _needed(kind, tools, roots),
             files=kind is EntryKind.BLOB,
         )
@@ -75,7 +72,8 @@ def _check(kind: EntryKind, chosen: Iterable[Eviction]) -> None:
     """A plan may come from a file: a name that leads out of its folder is nobody's entry."""
     ruled = kind.ruled
     for entry in chosen:
-        if not ruled or not _NAME(entry.name):
+        name = entry.name
+        if not ruled or not name or name[0] == "." or "/" in name or "\0" in name:
             raise BangerError(f"{entry.key} is no entry of the cache")
 
 

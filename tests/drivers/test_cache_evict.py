@@ -44,7 +44,7 @@ def blob(folder: Path, number: int, size: int = 5000) -> Path:
 
 
 def candidates(kind: EntryKind, folder: Path) -> list[Candidate]:
-    return [Candidate(entry.name, entry.used_at) for entry in probe.entries(kind, folder)]
+    return [(entry.name, entry.used_at) for entry in probe.entries(kind, folder)]
 
 
 def evict_all(kind: EntryKind, folder: Path, needed: Needed) -> evict.Gone:
@@ -73,7 +73,7 @@ def test_an_entry_that_somebody_works_with_stays_until_that_ends(tmp_path: Path)
 
 
 def test_what_is_gone_already_is_no_failure(tmp_path: Path) -> None:
-    gone = evict.evict(tmp_path, [Candidate("x", 1.0)], needs(), files=False)
+    gone = evict.evict(tmp_path, [("x", 1.0)], needs(), files=False)
     assert not gone.names and not gone.spared
 
 

@@ -94,7 +94,7 @@ def check_image(folder: Path) -> None:
 
 
 def all_of(kind: EntryKind, folder: Path) -> list[Candidate]:
-    return [Candidate(entry.name, entry.used_at) for entry in probe.entries(kind, folder)]
+    return [(entry.name, entry.used_at) for entry in probe.entries(kind, folder)]
 
 
 @pytest.mark.parametrize("shard", range(4))

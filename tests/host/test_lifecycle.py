@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.host.home import Home, bare
 from tests.host.images import SMALL
@@ -155,11 +157,14 @@ def test_removed_is_trashed_restored_and_protected(home: Home) -> None:
 def test_power_verbs_and_orderly_stop(home: Home) -> None:
     home.write({"dev": {"image": "small"}})
     home.run("apply")
+    running = home.run("image", "commit", "dev", "gold", check=False)
+    assert running.returncode == 2 and "banger vm stop dev" in running.stderr
     # Written, not synced: an orderly stop loses nothing.
     home.exec("dev", "sh", "-c", "echo unsynced > /root/file")
     home.run("vm", "stop", "dev")
     assert home.vmms() == {}
     assert home.items("ps")["vm/dev"]["ready"] is False
+    _commit(home)
     home.run("vm", "start", "dev")
     assert home.exec("dev", "cat", "/root/file") == "unsynced"
     home.run("vm", "kill", "dev")
@@ -167,3 +172,18 @@ def test_power_verbs_and_orderly_stop(home: Home) -> None:
     assert home.planned() == ["start vm/dev"]
     assert "not running" in home.run("exec", "dev", "--", "true", check=False).stderr
     assert "Linux" in home.run("logs", "dev").stdout or home.run("logs", "dev").stdout
+
+
+def _commit(home: Home) -> None:
+    """A stopped VM's disk becomes an image, which a file can name as it is printed; the VM stays as it was."""
+    disk = home.root / "state" / "vms" / home.environment / "dev" / "overlay.ext4"
+    before = hashlib.sha256(disk.read_bytes()).digest()
+    made = yaml.safe_load(home.run("image", "commit", "dev", "gold").stdout)["images"]
+    file = Path(made["gold"]["file"])
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == made["gold"]["sha256"]
+    shown = subprocess.run(["unsquashfs", "-cat", file, "root/file"], check=True, capture_output=True).stdout
+    assert shown == b"unsynced\n"
+    assert hashlib.sha256(disk.read_bytes()).digest() == before and home.corpses() == [] and home.vmms() == {}
+    home.write({"dev": {"image": "small"}, "copy": {"image": "gold"}}, images={**made, "small": SMALL})
+    assert {"build image/gold", "create vm/copy", "start vm/copy"} <= set(home.planned())
+    home.write({"dev": {"image": "small"}})
