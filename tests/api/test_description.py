@@ -23,8 +23,8 @@ from tests.api import uds
 from tests.fakes import service as fake
 from tests.fakes.service import FakeService
 
-# `make test` asks a little, about 20 s; BANGER_EXAMPLES=300 asks much.
-EXAMPLES = int(os.environ.get("BANGER_EXAMPLES", "0")) or 5
+# `make test` asks a little; BANGER_EXAMPLES=300 asks much.
+EXAMPLES = int(os.environ.get("BANGER_EXAMPLES", "0")) or 3
 
 config = schemathesis.Config.from_dict(
     {
