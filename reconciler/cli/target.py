@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.api.service import Service, VmRef
 from reconciler.lib.errors import UsageError
 from reconciler.lib.paths import SYSTEM_SPEC
 from reconciler.model.ids import ENVIRONMENT_NAME
 
 if TYPE_CHECKING:
+    from reconciler.api.service import Service, VmRef
     from reconciler.spec import Loaded
 
 LOCAL_SPEC = Path("banger.yaml")

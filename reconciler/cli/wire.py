@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from reconciler.api.service import Service, VmRef, WayIn
 from reconciler.lib.paths import Paths
 
 TYPE_CHECKING = False  # what typing has by that name, without the time that typing takes to load
 if TYPE_CHECKING:
     import socket
 
+    from reconciler.api.service import Service, VmRef, WayIn
     from reconciler.model.catalog import CatalogSource
 
 # ruff: noqa: PLC0415  # most of what the daemon wires is not needed to print a help text

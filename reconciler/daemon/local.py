@@ -10,36 +10,40 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.api.service import (
-    CachedImage,
-    CacheView,
-    Cleared,
-    Committed,
-    ServiceInfo,
-    SshConfig,
-    SshOptions,
-    TrashEntry,
-    VmRef,
-    VmVerb,
-    WaitFor,
-    WayIn,
-)
 from reconciler.daemon import views
 from reconciler.daemon.engine import Engine
 from reconciler.lib.clock import Clock, SystemClock
 from reconciler.lib.errors import UsageError
 from reconciler.lib.paths import Paths
-from reconciler.model.desired import RunState
+from reconciler.model.vm import RunState
 
 if TYPE_CHECKING:
-    from reconciler.api.service import ApplyOptions, ApplyResult, Approve, Reporter, Source
+    from reconciler.api.service import (
+        ApplyOptions,
+        ApplyResult,
+        Approve,
+        CachedImage,
+        CacheView,
+        Cleared,
+        Committed,
+        Reporter,
+        ServiceInfo,
+        Source,
+        SshConfig,
+        SshOptions,
+        TrashEntry,
+        VmRef,
+        VmVerb,
+        WaitFor,
+        WayIn,
+    )
     from reconciler.model.desired import DesiredState
     from reconciler.model.events import Event
     from reconciler.model.plan import Plan
     from reconciler.model.status import ObjectStatus
     from reconciler.model.usage import VmUsage
 
-# ruff: noqa: PLC0415  # `operations` pulls in every driver, which `ps` and `status` do without
+# ruff: noqa: PLC0415  # `operations` pulls in every driver, which `ps` and `status` do without; as they do without the contract
 
 
 def open_service(paths: Paths, clock: Clock | None = None) -> LocalService:
@@ -77,11 +81,12 @@ class LocalService:
         names: Sequence[str],
         timeout: float | None,
         reporter: Reporter,
-        condition: WaitFor = WaitFor.READY,
+        condition: WaitFor | None = None,
     ) -> None:
+        from reconciler.api.service import WaitFor
         from reconciler.daemon import operations
 
-        if condition is not WaitFor.READY:
+        if condition not in (None, WaitFor.READY):
             operations.wait_for(self._engine, environment, names, timeout, condition)
             return
         self._known(environment)
@@ -124,6 +129,8 @@ class LocalService:
         return [status for name in names for status in views.networks(self._engine, name)]
 
     def resolve(self, name: str, environment: str | None) -> VmRef:
+        from reconciler.api.service import VmRef
+
         wanted = name.removeprefix("vm/")
         if "/" in wanted:
             environment, _, wanted = wanted.partition("/")
@@ -190,6 +197,7 @@ class LocalService:
     def ssh_argv(
         self, ref: VmRef, command: Sequence[str] | None, tty: bool | None, options: SshOptions | None = None
     ) -> list[str]:
+        from reconciler.api.service import SshOptions
         from reconciler.daemon import entering
 
         return entering.ssh_argv(self._engine, ref, command, tty, options or SshOptions())
@@ -200,6 +208,7 @@ class LocalService:
         return entering.way_in(self._engine, ref, user)
 
     def ssh_config(self) -> SshConfig:
+        from reconciler.api.service import SshConfig
         from reconciler.daemon import sshconfig
 
         paths = self._engine.paths
@@ -236,6 +245,7 @@ class LocalService:
 
     def info(self) -> ServiceInfo:
         from reconciler import __version__
+        from reconciler.api.service import ServiceInfo
 
         return ServiceInfo(
             version=__version__,

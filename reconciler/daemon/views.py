@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.api.service import TrashEntry
 from reconciler.daemon.engine import Engine
 from reconciler.drivers.vmm.probe import Vmm
 from reconciler.lib.errors import BangerError
 from reconciler.lib.paths import Paths
-from reconciler.model.desired import DesiredState
 from reconciler.model.observed import ObservedVm, Unknown
 from reconciler.model.status import ObjectStatus
 from reconciler.observe.guests import Readiness, look_at_all
@@ -19,6 +17,8 @@ from reconciler.observe.status import environment_status, network_statuses, vm_s
 from reconciler.observe.vms import observe_processes, observe_vm
 
 if TYPE_CHECKING:
+    from reconciler.api.service import TrashEntry
+    from reconciler.model.desired import DesiredState
     from reconciler.model.usage import VmUsage
 
 _PROBE_SECONDS = 5.0
@@ -45,7 +45,7 @@ def status(engine: Engine, environment: str) -> list[ObjectStatus]:
 def _pinned(paths: Paths, desired: DesiredState) -> DesiredState:
     if not any(image.unresolved for image in desired.images.values()):
         return desired
-    from reconciler.daemon.pinning import by_memory  # noqa: PLC0415  # pulls in what makes images
+    from reconciler.daemon.pinning import by_memory  # pulls in what makes images
 
     return by_memory(paths, desired)
 
@@ -100,7 +100,7 @@ def vms(engine: Engine, environment: str | None) -> list[ObjectStatus]:
 
 def usage(engine: Engine, environment: str | None) -> list[VmUsage]:
     """What the VMs use now; no guest is asked."""
-    from reconciler.observe.usage import observe_usage  # noqa: PLC0415  # `ps` does without
+    from reconciler.observe.usage import observe_usage
 
     inventory = engine.inventory()
     install = inventory.install
@@ -109,7 +109,9 @@ def usage(engine: Engine, environment: str | None) -> list[VmUsage]:
 
 
 def trash(paths: Paths) -> list[TrashEntry]:
-    from reconciler.drivers.cache.trash import entries  # noqa: PLC0415  # `ps` does without
+    # ruff: noqa: PLC0415  # `ps` does without
+    from reconciler.api.service import TrashEntry
+    from reconciler.drivers.cache.trash import entries
 
     return [
         TrashEntry(

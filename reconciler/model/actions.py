@@ -15,10 +15,10 @@ from reconciler.lib.units import format_size, human_size
 from reconciler.model.artifacts import GuestTools, Image, Kernel
 from reconciler.model.changes import ChangeClass
 from reconciler.model.codec import from_json, to_json
-from reconciler.model.desired import Network, Publication, Vm, Workspace
 from reconciler.model.nouns import Noun
 from reconciler.model.retention import EntryKind, Eviction
 from reconciler.model.rules import NetworkRules
+from reconciler.model.vm import Network, Publication, Vm, Workspace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

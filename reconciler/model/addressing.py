@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 
-from reconciler.model.desired import Network, Vm
+from reconciler.model.vm import Network, Vm
 
 
 def allocate(

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address
 
 from reconciler.lib.units import format_size, parse_size
 from reconciler.model.artifacts import short_digest
-from reconciler.model.desired import USER_NETWORK, Network, Publication, Vm, Volume
+from reconciler.model.vm import USER_NETWORK, Network, Publication, Vm, Volume
 
 
 class ChangeClass(StrEnum):

@@ -10,12 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
 
-from reconciler.model.changes import Facts
-from reconciler.model.desired import NO_NETWORK, USER_NETWORK, Network, Vm
-from reconciler.model.inside import Secret
-from reconciler.model.observed_links import ObservedBridge, ObservedRules, ObservedTap
-from reconciler.model.retention import ObservedCache
+from reconciler.model.vm import NO_NETWORK, USER_NETWORK, Network, Vm
+
+if TYPE_CHECKING:
+    # `ps` is quick because it does not load what it does not look at.
+    from reconciler.model.changes import Facts
+    from reconciler.model.inside import Secret
+    from reconciler.model.observed_links import ObservedBridge, ObservedRules, ObservedTap
+    from reconciler.model.retention import ObservedCache
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from reconciler.model.codec import to_json
-from reconciler.model.desired import Egress, Network, Protocol, Publication
 from reconciler.model.ids import identity
+from reconciler.model.vm import Egress, Network, Protocol, Publication
 
 RULES_RECIPE = 1
 """Raised when the same fields would be made into other rules, so that old ones are not taken for new ones."""

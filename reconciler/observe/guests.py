@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 
 from reconciler.drivers.guest.readiness import Readiness, endpoint, look
@@ -14,8 +15,6 @@ __all__ = ["AT_ONCE", "Readiness", "endpoint", "look", "look_at_all"]
 AT_ONCE = max(4, 2 * (os.cpu_count() or 1))
 """Guests that are probed side by side. Each answer costs its guest a forked sshd: asked all at once, a crowd of
 emulated guests would answer nobody in time."""
-
-# ruff: noqa: PLC0415  # threads are loaded by who probes; `ps` need not
 
 
 def look_at_all(
@@ -29,10 +28,24 @@ def look_at_all(
 
     `each` is called in the calling thread, in the order given.
     """
-    if not vms:
-        return
-    from concurrent.futures import ThreadPoolExecutor
+    # Bare threads: `concurrent.futures` takes longer to load than `ps` has for all of its VMs.
+    waiting = iter(enumerate(vms))
+    found: dict[int, Readiness | BaseException] = {}
 
-    with ThreadPoolExecutor(min(AT_ONCE, len(vms)), thread_name_prefix="probe") as pool:
-        for vm, readiness in zip(vms, pool.map(lambda vm: look(vm, environment, paths, timeout(vm)), vms), strict=True):
-            each(vm, readiness)
+    def work() -> None:
+        for place, vm in waiting:
+            try:
+                found[place] = look(vm, environment, paths, timeout(vm))
+            except BaseException as problem:  # raised again by who asked
+                found[place] = problem
+
+    workers = [threading.Thread(target=work, name="probe") for _ in range(min(AT_ONCE, len(vms)))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for place, vm in enumerate(vms):
+        result = found[place]
+        if isinstance(result, BaseException):
+            raise result
+        each(vm, result)

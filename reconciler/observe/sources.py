@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from reconciler.lib.errors import BangerError
 from reconciler.lib.paths import Paths
-from reconciler.model.desired import Vm
 from reconciler.model.inside import Secret
 from reconciler.model.observed import Unknown
+from reconciler.model.vm import Vm
 
 # ruff: noqa: PLC0415  # most environments have no such files
 

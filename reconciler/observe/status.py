@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reconciler.model.desired import DesiredState, Publication, RunState, Vm
 from reconciler.model.nouns import Noun
 from reconciler.model.observed import ObservedState, ObservedVm, Unknown
 from reconciler.model.status import Condition, ConditionType, ObjectStatus, State
+from reconciler.model.vm import Publication, RunState, Vm
 from reconciler.observe.guests import Readiness
+
+if TYPE_CHECKING:
+    from reconciler.model.desired import DesiredState
 
 
 class ArtifactRef(NamedTuple):
@@ -81,7 +84,7 @@ def environment_status(
     desired: DesiredState | None, observed: ObservedState, vms: Mapping[str, ObjectStatus], failures: Mapping[str, str]
 ) -> list[ObjectStatus]:
     """Every object of an environment: what was asked for, and what is there without being asked for."""
-    desired = desired or DesiredState(environment=observed.environment)
+    desired = desired or _nothing(observed.environment)
     return [
         *network_statuses(desired, observed, failures),
         *(
@@ -105,8 +108,14 @@ def network_statuses(
     desired: DesiredState | None, observed: ObservedState, failures: Mapping[str, str]
 ) -> list[ObjectStatus]:
     """The networks alone."""
-    desired = desired or DesiredState(environment=observed.environment)
+    desired = desired or _nothing(observed.environment)
     return [_network(name, desired, observed, failures) for name in sorted({*desired.networks, *observed.networks})]
+
+
+def _nothing(environment: str) -> DesiredState:
+    from reconciler.model.desired import DesiredState  # noqa: PLC0415  # `ps` does without
+
+    return DesiredState(environment=environment)
 
 
 def _cache(desired: DesiredState, observed: ObservedState, failures: Mapping[str, str]) -> list[ObjectStatus]:

@@ -11,9 +11,9 @@ from reconciler.drivers.guest.farewell import Farewell
 from reconciler.drivers.vmm import probe
 from reconciler.lib.errors import BangerError
 from reconciler.lib.paths import Paths, VmPaths
-from reconciler.model.desired import Vm
 from reconciler.model.ids import mac_address
 from reconciler.model.observed import Ended, ObservedVm, ObservedVolume, Stray, Unknown
+from reconciler.model.vm import Vm
 from reconciler.store.inventory import VmRow
 
 

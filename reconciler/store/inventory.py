@@ -12,12 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from reconciler.lib.errors import BangerError
 from reconciler.model.codec import from_json, to_json
-from reconciler.model.desired import DesiredState, Network, Vm
+from reconciler.model.vm import Network, Vm
 from reconciler.store.db import Database
+
+if TYPE_CHECKING:
+    from reconciler.model.desired import DesiredState
 
 T = TypeVar("T")
 
@@ -251,6 +254,8 @@ def _text(value: object) -> str | None:
 @lru_cache(maxsize=8)
 def _desired(text: str) -> DesiredState:
     """A controller reads the same texts in every pass; what they mean never changes. An edit leaves its old text here."""
+    from reconciler.model.desired import DesiredState  # noqa: PLC0415  # who looks at VMs alone needs no images
+
     data = json.loads(text)
     for made in ("images", "kernels"):
         for entry in data.get(made, {}).values():

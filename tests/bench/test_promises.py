@@ -135,7 +135,9 @@ def twenty_vms(root: Path) -> Iterator[Path]:
             )
             stamp = f"guest=banger.{inventory.install}.{number:012x}"
             disguise = ["qemu-system-x86_64", "-c", "import time; time.sleep(3600)", "-name", stamp]
-            child = stack.enter_context(subprocess.Popen(disguise, executable=sys.executable))
+            child = stack.enter_context(
+                subprocess.Popen(disguise, executable=sys.executable, stdout=subprocess.DEVNULL)
+            )
             stack.callback(child.wait)
             stack.callback(child.kill)
         database.close()

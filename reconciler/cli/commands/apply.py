@@ -11,7 +11,6 @@ from click.core import ParameterSource
 
 from reconciler.api.service import ApplyOptions, Source
 from reconciler.cli import target, wire
-from reconciler.cli.converge import approval, conclude, finish
 from reconciler.cli.options import (
     Output,
     allow_recreate_option,
@@ -24,7 +23,6 @@ from reconciler.cli.options import (
     yes_option,
 )
 from reconciler.cli.render import objects
-from reconciler.cli.reporter import reporting
 from reconciler.cli.terminal import invocation, say
 from reconciler.lib.errors import BangerError, UsageError
 
@@ -76,6 +74,10 @@ def apply(
         loaded = target.load(file, dict(settings))
         source = Source(path=loaded.path, digest=loaded.digest)
         request = _Request(desired=loaded.desired, source=source, allow_recreate=allow_recreate)
+    # ruff: noqa: PLC0415  # after the file: these bring every action, which a bad one has no use for
+    from reconciler.cli.converge import approval, conclude, finish
+    from reconciler.cli.reporter import reporting
+
     options = ApplyOptions(
         allow_recreate=request.allow_recreate, expect=request.expect, wait=wait, timeout=timeout, parallel=parallel
     )
@@ -96,7 +98,7 @@ def apply(
 
 
 def _saved(ctx: click.Context, path: Path) -> _Request:
-    from reconciler.cli import planfile  # noqa: PLC0415  # brings every action, which a bad file has no use for
+    from reconciler.cli import planfile
 
     for parameter in ("file", "settings", "allow_recreate"):
         if ctx.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from reconciler.api.service import WaitFor
 from reconciler.cli import target, wire
 from reconciler.cli.options import (
     Output,
@@ -22,6 +22,9 @@ from reconciler.cli.options import (
 from reconciler.cli.render import objects
 from reconciler.cli.vmtables import vm_table
 from reconciler.lib.errors import NotReadyError
+
+if TYPE_CHECKING:
+    from reconciler.api.service import WaitFor
 
 _WHICH = "The file whose environment is meant. [default: ./banger.yaml; without it, all environments]"
 
@@ -70,16 +73,22 @@ def status(*, file: Path | None, everywhere: bool, watching: bool, output: Outpu
     objects(found, output, empty=_nothing("objects", environment))
 
 
+def _wait_for(word: str) -> WaitFor:
+    from reconciler.api.service import WaitFor  # noqa: PLC0415  # ps does without the contract
+
+    return WaitFor(word)
+
+
 @click.command()
 @click.argument("vms", metavar="[VM]...", nargs=-1, type=VmName())
 @file_option(text=_WHICH)
 @option(
     "--for",
     "condition",
-    type=click.Choice([word.value for word in WaitFor]),
-    default=WaitFor.READY.value,
+    type=click.Choice(["ready", "stopped", "gone"]),
+    default="ready",
     show_default=True,
-    callback=lambda ctx, param, value: WaitFor(value),
+    callback=lambda ctx, param, value: _wait_for(value),
     help="What to wait for.",
 )
 @timeout_option()

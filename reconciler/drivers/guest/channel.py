@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import select
 import stat
 import time
@@ -48,11 +47,6 @@ class NoChannelError(AgentError):
     """The VM does not run, or was started by a banger that gave it no channel."""
 
 
-def exists(paths: VmPaths) -> bool:
-    """Whether the VM was started with a channel. Says nothing about an agent at its other side."""
-    return paths.agent_in.exists()
-
-
 def exchange(paths: VmPaths, request: dict[str, Any], seconds: float, *, answered: bool = True) -> dict[str, Any]:
     """Sends one request to the agent and returns its answer, both whole.
 
@@ -64,7 +58,7 @@ def exchange(paths: VmPaths, request: dict[str, Any], seconds: float, *, answere
     Raises AgentError, and CancelledError if banger is to end meanwhile.
     """
     deadline = time.monotonic() + seconds
-    if not exists(paths):
+    if not paths.agent_in.exists():
         raise NoChannelError(
             "the VM has no channel to an agent", hint="it does not run, or was started by an older banger: restart it"
         )
@@ -75,7 +69,7 @@ def exchange(paths: VmPaths, request: dict[str, Any], seconds: float, *, answere
         _drain(out)
         with _opened(paths.agent_in, os.O_RDONLY) as stale:
             _drain(stale)
-        mark = secrets.randbits(31)
+        mark = int.from_bytes(os.urandom(4)) >> 1
         sync = {"execute": "guest-sync-delimited", "arguments": {"id": mark}}
         # The mark in front makes the agent forget the half of a request that it may have got (QEMU: qga/qapi-schema.json).
         _write(into, _MARK + _line(sync) + _line(request), deadline)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reconciler.lib.paths import Paths
-from reconciler.model.desired import NO_NETWORK, USER_NETWORK
+from reconciler.lib.paths import Paths, VmPaths
 from reconciler.model.inside import AS_STARTED
 from reconciler.model.observed import ObservedVm
+from reconciler.model.vm import NO_NETWORK, USER_NETWORK
 
 # ruff: noqa: PLC0415  # sockets are loaded by who probes; `ps` need not
 
@@ -33,8 +33,7 @@ def endpoint(vm: ObservedVm, guest_port: int) -> tuple[str, int] | None:
 
 def look(vm: ObservedVm, environment: str, paths: Paths, timeout: float) -> Readiness:
     """Probes one VM for at most `timeout` seconds a probe."""
-    from reconciler.drivers.guest import channel, probe
-    from reconciler.drivers.guest.agent import Agent
+    from reconciler.drivers.guest import probe
 
     if not vm.running:
         message = probe.console_failure(paths.vm(environment, vm.name).console_log)
@@ -48,7 +47,7 @@ def look(vm: ObservedVm, environment: str, paths: Paths, timeout: float) -> Read
         return Readiness(ready=False, reason="NotConfigured", message=f"its {missing} are yet to be brought in")
     place = paths.vm(environment, vm.name)
     # A VM that an older banger started has no channel, and was ready without.
-    if wanted.agent and channel.exists(place) and not Agent(place).ping(timeout):
+    if wanted.agent and place.agent_in.exists() and not _agent_answers(place, timeout):
         return Readiness(ready=False, reason="NoAgent", message="its agent does not answer")
     if wanted.ssh:
         there = endpoint(vm, 22)
@@ -61,6 +60,12 @@ def look(vm: ObservedVm, environment: str, paths: Paths, timeout: float) -> Read
         if there is None or not probe.port_open(*there, timeout, forwarded, witness):
             return Readiness(ready=False, reason="PortClosed", message=f"nothing listens at its port {wanted.port}")
     return Readiness(ready=True, reason="Ready")
+
+
+def _agent_answers(place: VmPaths, timeout: float) -> bool:
+    from reconciler.drivers.guest.agent import Agent
+
+    return Agent(place).ping(timeout)
 
 
 def _missing(vm: ObservedVm) -> str:

@@ -19,7 +19,7 @@ from reconciler.lib.errors import BangerError
 from reconciler.lib.paths import VmPaths
 from reconciler.lib.progress import Progress
 from reconciler.lib.units import MIB, human_size
-from reconciler.model.desired import Protocol
+from reconciler.model.vm import Protocol
 
 # VIRTIO_BLK_ID_BYTES: virtio 1.2, section 5.2.6.
 SERIAL_BYTES = 20

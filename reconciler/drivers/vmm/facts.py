@@ -14,7 +14,7 @@ from pathlib import Path
 from reconciler.drivers.vmm.backend import Forward
 from reconciler.drivers.vmm.qmp import Qmp, QmpCommandError
 from reconciler.lib.paths import VmPaths
-from reconciler.model.desired import Protocol
+from reconciler.model.vm import Protocol
 
 QMP_SECONDS = 3.0
 """What one visit to the monitor may take, waiting for other clients included."""
