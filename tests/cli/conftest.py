@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,7 +39,9 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
 
 
 @pytest.fixture
-def run(service: FakeService) -> Run:
+def run(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setattr(sys, "argv", ["a test"])  # `python -m pytest` has one that banger would take for its own
+
     def call(*args: str, **more: object) -> Result:
         return CliRunner().invoke(cli, list(args), prog_name="banger", catch_exceptions=False, **more)  # type: ignore[arg-type]
 
