@@ -34,7 +34,7 @@ def home(artifact_cache: Artifacts, tmp_path_factory: pytest.TempPathFactory) ->
     made = Home(tmp_path_factory.mktemp("exec"), artifact_cache.cache, f"t{secrets.token_hex(3)}")
     made.write(
         {
-            "dev": {"image": "base", "cpus": 2, "ready": {"timeout": "300s"}},
+            "dev": {"image": "base", "ready": {"timeout": "300s"}},
             "alone": {"image": "small", "network": "none", "ready": {"timeout": "300s"}},
         }
     )

@@ -68,6 +68,7 @@ class Guest:
             console=self.console,
             disks=disks,
             memory_mib=self.memory_mib,
+            cpus=1,
             # A kernel in trouble says where, and says that as a warning.
             command_line=COMMAND_LINE.replace("quiet", "loglevel=5"),
             netdev=f"user,{forwards}",

@@ -200,7 +200,7 @@ def guest(
     made = Guest(home)
     try:
         home.write(
-            {"host": {"image": "host", "cpus": 2, "memory": "1GiB", "disk": "3GiB", "ready": {"timeout": "4m"}}},
+            {"host": {"image": "host", "memory": "1GiB", "disk": "3GiB", "ready": {"timeout": "4m"}}},
             images={"host": {"debian": {"suite": "bookworm", "packages": list(PACKAGES)}, "kernel": "debian"}},
         )
         home.run("apply", "--yes", timeout=600)
