@@ -27,18 +27,9 @@ from reconciler.model.artifacts import (
     UrlKernel,
 )
 from reconciler.model.codec import TAG
-from reconciler.model.desired import (
-    Controller,
-    Dependency,
-    DesiredState,
-    Egress,
-    Network,
-    Publication,
-    Ready,
-    Vm,
-    Volume,
-)
+from reconciler.model.desired import Controller, DesiredState
 from reconciler.model.retention import Limits, Rule, Safety, Watermarks
+from reconciler.model.vm import Dependency, Egress, Network, Publication, Ready, Vm, Volume
 
 Schema = dict[str, Any]
 # `$` alone would let a line break follow: Python's `re`, unlike that of browsers, takes it for the end.

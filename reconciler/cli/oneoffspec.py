@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.cli import resources, target
 from reconciler.cli.oneoff import PREFIX
 from reconciler.lib.errors import UsageError
-from reconciler.model.desired import NO_NETWORK, USER_NETWORK
+from reconciler.model.vm import NO_NETWORK, USER_NETWORK
 
 if TYPE_CHECKING:
     from reconciler.model.desired import DesiredState

@@ -10,9 +10,9 @@ from reconciler.daemon import views
 from reconciler.daemon.engine import Engine
 from reconciler.drivers.guest import shared, ssh
 from reconciler.lib.errors import BangerError, UsageError
-from reconciler.model.desired import NO_NETWORK
 from reconciler.model.ids import host_alias
 from reconciler.model.observed import ObservedVm
+from reconciler.model.vm import NO_NETWORK
 from reconciler.observe.guests import endpoint
 
 

@@ -21,7 +21,7 @@ from reconciler.helper.client import HelperClient
 from reconciler.helper.names import LinkKind, LinkOwner
 from reconciler.lib.errors import BangerError
 from reconciler.lib.log import Log
-from reconciler.model.desired import Network
+from reconciler.model.vm import Network
 
 Key = tuple[str, str]
 """Environment and network."""

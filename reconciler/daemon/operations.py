@@ -19,11 +19,12 @@ from reconciler.execute.executor import Executor
 from reconciler.lib import cancel
 from reconciler.lib.errors import BangerError, CancelledError, NotReadyError
 from reconciler.model.actions import ShipWorkspace
-from reconciler.model.desired import DesiredState, RunState
+from reconciler.model.desired import DesiredState
 from reconciler.model.observed import ObservedVm
 from reconciler.model.outcome import Outcome, Result
 from reconciler.model.plan import Plan, Step
 from reconciler.model.status import ObjectStatus
+from reconciler.model.vm import RunState
 from reconciler.plan import PlanOptions, plan, plan_removal
 from reconciler.store.inventory import EnvironmentRow
 

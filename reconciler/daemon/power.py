@@ -17,9 +17,9 @@ from reconciler.model.actions import (
     StartVm,
     StopVm,
 )
-from reconciler.model.desired import NO_NETWORK
 from reconciler.model.observed import ObservedState, ObservedVm, Unknown
 from reconciler.model.plan import Plan
+from reconciler.model.vm import NO_NETWORK
 from reconciler.plan.order import order
 from reconciler.plan.rules import recorded_rules
 from reconciler.plan.tools import plan_tools

@@ -14,8 +14,8 @@ from reconciler.drivers.guest import ssh_config
 from reconciler.lib.atomic import exclusive, write_atomic
 from reconciler.lib.errors import BangerError, ErrorClass
 from reconciler.lib.paths import Paths
-from reconciler.model.desired import DOMAIN, NO_NETWORK, USER_NETWORK
 from reconciler.model.ids import host_alias
+from reconciler.model.vm import DOMAIN, NO_NETWORK, USER_NETWORK
 from reconciler.store.inventory import Inventory, VmRow
 
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 from reconciler.drivers.network.dns.access import Access
 from reconciler.drivers.network.dns.zone import Host, Subnet, Zone
 from reconciler.lib.errors import BangerError
-from reconciler.model.desired import Network
+from reconciler.model.vm import Network
 from reconciler.store.db import Database
 from reconciler.store.inventory import Inventory
 

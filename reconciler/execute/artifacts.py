@@ -9,7 +9,7 @@ from pathlib import Path
 from reconciler.execute.tools import Tools
 from reconciler.lib.inuse import in_use, mark_used
 from reconciler.model.artifacts import GUEST_TOOLS
-from reconciler.model.desired import Vm
+from reconciler.model.vm import Vm
 
 
 def artifacts(vm: Vm, tools: Tools) -> tuple[Path, ...]:

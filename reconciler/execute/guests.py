@@ -14,8 +14,8 @@ from reconciler.drivers.network import resolvers
 from reconciler.execute.tools import Tools
 from reconciler.lib.errors import BangerError
 from reconciler.lib.paths import ImagePaths
-from reconciler.model.desired import DOMAIN, PREFIX6, USER_NETWORK, Network, Vm
 from reconciler.model.ids import mac_address
+from reconciler.model.vm import DOMAIN, PREFIX6, USER_NETWORK, Network, Vm
 from reconciler.store.inventory import VmRow
 
 # QEMU's user-mode network (its documentation, "Using the user mode network stack").

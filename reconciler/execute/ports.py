@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 
 from reconciler.drivers.vmm.backend import Forward
-from reconciler.model.desired import Protocol, Publication
+from reconciler.model.vm import Protocol, Publication
 
 
 def choose_ports(guest_ports: Sequence[str], held: Mapping[str, int], taken: set[int]) -> dict[str, int]:

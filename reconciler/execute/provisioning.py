@@ -13,8 +13,8 @@ from reconciler.execute.tools import Tools
 from reconciler.lib import atomic
 from reconciler.lib.progress import Progress
 from reconciler.model.actions import ProvisionVm
-from reconciler.model.desired import Vm
 from reconciler.model.inside import provision_fact, step_keys
+from reconciler.model.vm import Vm
 
 _LOG_BYTES = 1 << 20
 _SHORTEST_SECRET = 4

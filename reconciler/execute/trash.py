@@ -22,7 +22,7 @@ from reconciler.lib.progress import Progress
 from reconciler.model.actions import ForgetEnvironment, RestoreVm, TrashVm, TrashVolumes
 from reconciler.model.addressing import allocate
 from reconciler.model.codec import to_json
-from reconciler.model.desired import Vm
+from reconciler.model.vm import Vm
 from reconciler.store.inventory import VmRow
 
 

@@ -28,9 +28,9 @@ from reconciler.lib.progress import Progress
 from reconciler.model.actions import ApproveRemoval, CreateVm, KillStray, PublishPorts, StartVm, StopVm, UpdateVm
 from reconciler.model.artifacts import GUEST_TOOLS
 from reconciler.model.changes import boot_facts, creation_facts, published
-from reconciler.model.desired import NO_NETWORK, USER_NETWORK, Publication, Vm
 from reconciler.model.ids import host_alias
 from reconciler.model.inside import AS_STARTED, env_fact
+from reconciler.model.vm import NO_NETWORK, USER_NETWORK, Publication, Vm
 from reconciler.store.inventory import VmRow
 
 ORDERLY_SECONDS = 30.0

@@ -7,49 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from reconciler.model.artifacts import BuiltImage, Image, ImageKernel, Kernel, OciImage
 from reconciler.model.retention import CachePolicy
-from reconciler.model.vm import (
-    DOMAIN,
-    NO_NETWORK,
-    PREFIX6,
-    USER_NETWORK,
-    Backend,
-    Dependency,
-    DependsOn,
-    Egress,
-    Network,
-    OnChange,
-    Protocol,
-    Publication,
-    Ready,
-    RestartPolicy,
-    RunState,
-    Vm,
-    Volume,
-    Workspace,
-)
-
-__all__ = [
-    "DOMAIN",
-    "NO_NETWORK",
-    "PREFIX6",
-    "USER_NETWORK",
-    "Backend",
-    "Controller",
-    "Dependency",
-    "DependsOn",
-    "DesiredState",
-    "Egress",
-    "Network",
-    "OnChange",
-    "Protocol",
-    "Publication",
-    "Ready",
-    "RestartPolicy",
-    "RunState",
-    "Vm",
-    "Volume",
-    "Workspace",
-]
+from reconciler.model.vm import Network, Vm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from reconciler.model.actions import Action, AwaitReady, StartVm, StopVm
-from reconciler.model.desired import DependsOn, RunState, Vm
 from reconciler.model.observed import ObservedVm
+from reconciler.model.vm import DependsOn, RunState, Vm
 from reconciler.plan.vms import Decision, World
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reconciler.model.actions import ConfigureGuest, ProvisionVm, StartVm, StopVm
-from reconciler.model.desired import NO_NETWORK, Vm
 from reconciler.model.inside import env_fact, files_fact, provision_fact, secrets_fact
 from reconciler.model.observed import ObservedState, ObservedVm, Unknown
+from reconciler.model.vm import NO_NETWORK, Vm
 from reconciler.plan.vms import Decision
 
 Why = tuple[str, str]

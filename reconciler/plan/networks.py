@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reconciler.model.actions import DeleteBridge, EnsureBridge
-from reconciler.model.desired import DesiredState, Network
+from reconciler.model.desired import DesiredState
 from reconciler.model.observed import ObservedState, Unknown
 from reconciler.model.observed_links import ObservedBridge
 from reconciler.model.plan import Held
+from reconciler.model.vm import Network
 from reconciler.plan.guard import UNPRUNED
 
 

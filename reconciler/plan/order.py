@@ -30,9 +30,9 @@ from reconciler.model.actions import (
     UpdateVm,
 )
 from reconciler.model.artifacts import BuiltImage, ImageKernel
-from reconciler.model.desired import DependsOn
 from reconciler.model.observed import ObservedState, Unknown
 from reconciler.model.plan import Step
+from reconciler.model.vm import DependsOn
 from reconciler.plan.dependencies import graph
 
 # Within one VM: what goes before what. A tap that a stopped VMM held open is made only after it let go.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from reconciler.lib.units import format_duration
-from reconciler.model.desired import RestartPolicy, Vm
 from reconciler.model.observed import Ended, ObservedVm
+from reconciler.model.vm import RestartPolicy, Vm
 
 
 def rests(spec: Vm, have: ObservedVm) -> str | None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from reconciler.model.actions import EnsureRules, TrashVm
-from reconciler.model.desired import Network, Publication, Vm
 from reconciler.model.observed import ObservedState, ObservedVm, Unknown
 from reconciler.model.plan import Held
 from reconciler.model.rules import NetworkRules, build_rules
+from reconciler.model.vm import Network, Publication, Vm
 from reconciler.plan.vms import Decision, World
 
 _FILTERED = ("cidr", "cidr6", "nat", "isolated", "dns", "egress")

@@ -34,9 +34,9 @@ from reconciler.model.changes import (
     shrunk,
     spec_key,
 )
-from reconciler.model.desired import USER_NETWORK, Network, OnChange, RunState, Vm
 from reconciler.model.observed import ObservedState, ObservedVm, Unknown
 from reconciler.model.plan import Held
+from reconciler.model.vm import USER_NETWORK, Network, OnChange, RunState, Vm
 from reconciler.plan.policy import overdue, rests
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from reconciler.model.desired import Dependency, DependsOn
+from reconciler.model.vm import Dependency, DependsOn
 from reconciler.spec.defaults import look_up
 from reconciler.spec.problems import did_you_mean, quote
 from reconciler.spec.tree import Document

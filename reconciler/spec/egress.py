@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from reconciler.model.desired import Egress, Protocol
+from reconciler.model.vm import Egress, Protocol
 from reconciler.spec.defaults import look_up
 from reconciler.spec.problems import Path
 from reconciler.spec.tree import Document

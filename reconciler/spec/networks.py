@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import TypeVar
 
-from reconciler.model.desired import NO_NETWORK, PREFIX6, USER_NETWORK, Network
+from reconciler.model.vm import NO_NETWORK, PREFIX6, USER_NETWORK, Network
 from reconciler.spec import published
 from reconciler.spec.defaults import Given, look_up, names_of
 from reconciler.spec.egress import resolve_egress

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from reconciler.lib.units import parse_duration
-from reconciler.model.desired import NO_NETWORK
 from reconciler.model.inside import ProvisionStep
+from reconciler.model.vm import NO_NETWORK
 from reconciler.spec import published
 from reconciler.spec.defaults import VmFields
 from reconciler.spec.inside import host_path

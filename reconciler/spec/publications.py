@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from reconciler.model.desired import NO_NETWORK, USER_NETWORK, Network, Protocol, Publication
+from reconciler.model.vm import NO_NETWORK, USER_NETWORK, Network, Protocol, Publication
 from reconciler.spec.defaults import look_up
 from reconciler.spec.problems import Path
 from reconciler.spec.tree import Document

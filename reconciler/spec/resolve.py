@@ -6,7 +6,8 @@ passed over in silence, so that each mistake is told once.
 
 from __future__ import annotations
 
-from reconciler.model.desired import NO_NETWORK, USER_NETWORK, Controller, DesiredState
+from reconciler.model.desired import Controller, DesiredState
+from reconciler.model.vm import NO_NETWORK, USER_NETWORK
 from reconciler.spec import published
 from reconciler.spec.artifacts import own_kernels, resolve_images, resolve_kernels
 from reconciler.spec.cache import resolve_cache

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.model.desired import NO_NETWORK
 from reconciler.model.inside import ROOT_OWNER, Secret, Variable
+from reconciler.model.vm import NO_NETWORK
 from reconciler.spec.defaults import VmFields
 from reconciler.spec.inside import guest_path, host_path, owner_of
 from reconciler.spec.problems import Path

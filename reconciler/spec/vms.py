@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from reconciler.model.artifacts import Image, Kernel
-from reconciler.model.desired import (
+from reconciler.model.ids import OBJECT_NAME
+from reconciler.model.vm import (
     NO_NETWORK,
     USER_NETWORK,
     Backend,
@@ -23,7 +24,6 @@ from reconciler.model.desired import (
     Vm,
     Volume,
 )
-from reconciler.model.ids import OBJECT_NAME
 from reconciler.spec.defaults import Given, Origin, VmFields, look_up
 from reconciler.spec.depends import resolve_dependencies
 from reconciler.spec.inside import resolve_files

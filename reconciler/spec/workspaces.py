@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from reconciler.model.desired import NO_NETWORK, Workspace
+from reconciler.model.vm import NO_NETWORK, Workspace
 from reconciler.spec import published
 from reconciler.spec.defaults import Given, Origin, VmFields, look_up
 from reconciler.spec.tree import Document

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from reconciler.lib.paths import Paths
 from reconciler.model.changes import boot_facts, creation_facts
-from reconciler.model.desired import DesiredState, Vm
+from reconciler.model.desired import DesiredState
+from reconciler.model.vm import Vm
 from reconciler.spec import load_file
 from reconciler.store.db import Database
 from reconciler.store.inventory import EnvironmentRow, Inventory, VmRow

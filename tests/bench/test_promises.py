@@ -20,8 +20,9 @@ from reconciler.drivers.vmm import disks
 from reconciler.lib.units import GIB, MIB
 from reconciler.model.artifacts import GUEST_TOOLS, DebianImage, DebianKernel, Image, Kernel
 from reconciler.model.changes import boot_facts, creation_facts
-from reconciler.model.desired import DesiredState, Network, Ready, Vm
+from reconciler.model.desired import DesiredState
 from reconciler.model.observed import ObservedState, ObservedVm
+from reconciler.model.vm import Network, Ready, Vm
 from reconciler.plan import plan
 from reconciler.store.db import Database
 from reconciler.store.inventory import Inventory, VmRow

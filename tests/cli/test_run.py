@@ -17,8 +17,9 @@ from reconciler.lib.atomic import exclusive
 from reconciler.lib.errors import BangerError
 from reconciler.lib.paths import Paths
 from reconciler.lib.units import GIB, MIB
-from reconciler.model.desired import DesiredState, RestartPolicy
+from reconciler.model.desired import DesiredState
 from reconciler.model.plan import Plan
+from reconciler.model.vm import RestartPolicy
 from tests.fakes.service import FakeService, vm_status
 
 

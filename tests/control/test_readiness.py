@@ -12,9 +12,9 @@ from reconciler.drivers.guest import probe
 from reconciler.lib import cancel
 from reconciler.lib.errors import CancelledError
 from reconciler.lib.paths import Paths
-from reconciler.model.desired import Ready
 from reconciler.model.observed import ObservedVm
 from reconciler.model.status import ObjectStatus, State
+from reconciler.model.vm import Ready
 from tests.fakes.clock import FakeClock
 from tests.fakes.host import vm
 

@@ -18,7 +18,7 @@ from reconciler.daemon.engine import Engine
 from reconciler.drivers.cache.trash import entries
 from reconciler.lib import cancel
 from reconciler.lib.atomic import STAGING
-from reconciler.model.desired import RunState
+from reconciler.model.vm import RunState
 from reconciler.store.inventory import VmRow
 from tests.daemon.kill_scenarios import SCENARIOS, Scenario
 from tests.fakes.killing import count_changes, run_killed_at

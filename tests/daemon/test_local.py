@@ -11,9 +11,9 @@ from reconciler.api.service import ApplyOptions, Source, VmRef, VmVerb
 from reconciler.daemon.engine import Engine
 from reconciler.lib.errors import BangerError, NotReadyError, UsageError
 from reconciler.lib.units import MIB
-from reconciler.model.desired import Ready, RunState
 from reconciler.model.outcome import Result
 from reconciler.model.status import State
+from reconciler.model.vm import Ready, RunState
 from tests.fakes.host import Host, desired, image, network, vm
 
 OPTIONS = ApplyOptions(wait=False)

@@ -10,7 +10,7 @@ from ipaddress import IPv6Network
 import pytest
 
 from reconciler.api.service import ApplyOptions, VmRef, VmVerb
-from reconciler.model.desired import Egress, Protocol, Publication, RunState
+from reconciler.model.vm import Egress, Protocol, Publication, RunState
 from tests.fakes.host import Host, desired, free_port, network, vm
 
 OPTIONS = ApplyOptions(wait=False)

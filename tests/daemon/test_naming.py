@@ -24,7 +24,7 @@ from reconciler.helper.protocol import Code, Refusal
 from reconciler.lib.errors import BangerError
 from reconciler.lib.log import Format, Log
 from reconciler.lib.paths import Paths
-from reconciler.model.desired import Egress, Network
+from reconciler.model.vm import Egress, Network
 from reconciler.store.db import Database
 from reconciler.store.events import EventLog
 from reconciler.store.inventory import Inventory, VmRow

@@ -9,10 +9,10 @@ import pytest
 from reconciler.api.service import ApplyOptions, VmRef, VmVerb
 from reconciler.daemon.power import plan_verb
 from reconciler.lib.errors import BangerError
-from reconciler.model.desired import Dependency, DependsOn, Vm
 from reconciler.model.inside import GuestFile
 from reconciler.model.observed import ObservedState, ObservedVm
 from reconciler.model.outcome import Result
+from reconciler.model.vm import Dependency, DependsOn, Vm
 from reconciler.store.inventory import VmRow
 from tests.fakes.host import Host, desired, image, vm
 

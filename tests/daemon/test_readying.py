@@ -10,8 +10,8 @@ from reconciler.daemon import views
 from reconciler.daemon.engine import Engine
 from reconciler.daemon.readying import Readying
 from reconciler.lib.clock import SystemClock
-from reconciler.model.desired import Ready
 from reconciler.model.observed import ObservedVm
+from reconciler.model.vm import Ready
 from reconciler.observe.guests import Readiness
 from tests.fakes.host import Host, desired, vm
 

@@ -20,7 +20,7 @@ from reconciler.lib.errors import BangerError, CancelledError
 from reconciler.lib.paths import VmPaths
 from reconciler.lib.progress import Silent
 from reconciler.lib.units import MIB
-from reconciler.model.desired import Protocol
+from reconciler.model.vm import Protocol
 from tests.fakes.monitor import FakeMonitor
 
 WEB = Forward(host_port=8080, guest_port=80)

@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.drivers.network import resolvers
 from reconciler.execute.guests import nameservers_of
-from reconciler.model.desired import Egress, Network
+from reconciler.model.vm import Egress, Network
 
 LAB = Network(name="lab", cidr=IPv4Network("172.30.7.0/24"), mtu=1500)
 EGRESS = (Egress(to="10.0.0.0/8"),)

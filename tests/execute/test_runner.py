@@ -16,9 +16,9 @@ from reconciler.lib import cancel
 from reconciler.lib.errors import BangerError, CancelledError, ErrorClass
 from reconciler.lib.progress import Progress
 from reconciler.model import actions as a
-from reconciler.model.desired import Ready
 from reconciler.model.outcome import Outcome, Result
 from reconciler.model.plan import Step
+from reconciler.model.vm import Ready
 from reconciler.store.inventory import VmRow
 from tests.fakes.backend import FakeBackend
 from tests.fakes.clock import FakeClock

@@ -31,11 +31,12 @@ from reconciler.lib.paths import KernelPaths, Paths, ToolsPaths
 from reconciler.lib.progress import Progress, Silent
 from reconciler.lib.units import MIB
 from reconciler.model.artifacts import GUEST_TOOLS, DebianImage, DebianKernel, GuestTools, Image, Kernel
-from reconciler.model.desired import DesiredState, Network, Ready, RunState, Vm, Volume
+from reconciler.model.desired import DesiredState
 from reconciler.model.observed_links import Links
 from reconciler.model.outcome import Outcome
 from reconciler.model.plan import Plan, Step
 from reconciler.model.status import ObjectStatus
+from reconciler.model.vm import Network, Ready, RunState, Vm, Volume
 from reconciler.store.inventory import Inventory
 from reconciler.store.journal import Journal
 from tests.fakes.backend import TCG, FakeBackend

@@ -30,7 +30,7 @@ from reconciler.api.service import (
 from reconciler.lib.errors import UsageError
 from reconciler.model.actions import BuildImage, CreateVm, EvictEntries, StartVm, StopVm, TrashVm
 from reconciler.model.artifacts import DebianImage, DebianKernel, Image, Kernel
-from reconciler.model.desired import DesiredState, Vm
+from reconciler.model.desired import DesiredState
 from reconciler.model.events import Event
 from reconciler.model.nouns import Noun
 from reconciler.model.outcome import Outcome, Result
@@ -38,6 +38,7 @@ from reconciler.model.plan import Held, Plan, Step
 from reconciler.model.retention import Entry, EntryKind, Eviction, SharedFile, Verdict
 from reconciler.model.status import Condition, ConditionType, ObjectStatus, State
 from reconciler.model.usage import DiskUsage, Running, VmUsage
+from reconciler.model.vm import Vm
 
 IMAGE = Image(name="base", source=DebianImage(suite="bookworm", packages=("git",)), kernel="debian")
 KERNEL = Kernel(name="debian", source=DebianKernel(suite="bookworm", package="linux-image-cloud-amd64"))

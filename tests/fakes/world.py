@@ -11,7 +11,6 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from reconciler.model import actions as a
 from reconciler.model.changes import boot_facts, creation_facts, published
-from reconciler.model.desired import Vm
 from reconciler.model.ids import mac_address
 from reconciler.model.inside import AS_STARTED
 from reconciler.model.observed import ObservedState, ObservedVm, ObservedVolume, Unknown
@@ -19,6 +18,7 @@ from reconciler.model.observed_links import ObservedBridge, ObservedRules, Obser
 from reconciler.model.outcome import Result
 from reconciler.model.plan import Plan
 from reconciler.model.rules import NetworkRules
+from reconciler.model.vm import Vm
 from reconciler.plan.inside import wanted_facts, wanted_work
 
 

@@ -19,7 +19,7 @@ from reconciler.drivers.network.dns.upstreams import Upstreams
 from reconciler.helper.client import HelperClient
 from reconciler.lib.log import Format, Log
 from reconciler.lib.paths import Paths
-from reconciler.model.desired import Egress, Network, Protocol
+from reconciler.model.vm import Egress, Network, Protocol
 from reconciler.store.db import Database
 from reconciler.store.inventory import Inventory, VmRow
 from tests.api.conftest import eventually

@@ -12,9 +12,9 @@ import pytest
 
 from reconciler.lib.clock import SystemClock
 from reconciler.lib.paths import Paths
-from reconciler.model.desired import RestartPolicy
 from reconciler.model.observed import Ended, ObservedVm
 from reconciler.model.observed_links import Filter
+from reconciler.model.vm import RestartPolicy
 from reconciler.observe.snapshot import observe
 from reconciler.store.db import Database
 from reconciler.store.inventory import Inventory

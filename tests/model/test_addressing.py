@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.model.addressing import allocate
-from reconciler.model.desired import Network
+from reconciler.model.vm import Network
 from tests.fakes.host import vm
 
 SMALL = Network(name="lab", cidr=IPv4Network("10.0.0.0/29"), mtu=1500, nameservers=())

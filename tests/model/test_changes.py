@@ -21,13 +21,13 @@ from reconciler.model.changes import (
     refusals,
     spec_key,
 )
-from reconciler.model.desired import Egress, Protocol, Publication, Volume, Workspace
 from reconciler.model.ids import identity, mac_address
 from reconciler.model.outcome import Result
 from reconciler.model.plan import Held, Plan, Step
 from reconciler.model.retention import EntryKind, Eviction
 from reconciler.model.rules import build_rules
 from reconciler.model.status import Condition, ConditionType
+from reconciler.model.vm import Egress, Protocol, Publication, Volume, Workspace
 from tests.fakes.host import KERNEL, image, network, vm
 
 SCHEMA = Path(__file__).parents[2] / "schemas" / "banger.schema.json"
@@ -55,7 +55,7 @@ def test_a_field_is_named_as_in_the_file_if_it_stands_there() -> None:
 
 @pytest.mark.parametrize("field", [f for f, c in VM_FIELDS.items() if c is ChangeClass.NONE])
 def test_what_costs_nothing_is_no_fact(field: str) -> None:
-    from reconciler.model.desired import Dependency, DependsOn, OnChange, Ready, RestartPolicy
+    from reconciler.model.vm import Dependency, DependsOn, OnChange, Ready, RestartPolicy
 
     old = vm("dev", network="lab")
     value = {
@@ -78,7 +78,7 @@ def test_what_costs_nothing_is_no_fact(field: str) -> None:
 def test_what_costs_a_restart_is_a_fact_of_the_start(field: str) -> None:
     from ipaddress import IPv4Address
 
-    from reconciler.model.desired import Backend
+    from reconciler.model.vm import Backend
 
     old = vm("dev", network="lab")
     value = {

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 
 from reconciler.model.codec import from_json, to_json
-from reconciler.model.desired import DesiredState, Network, RunState, Vm
+from reconciler.model.desired import DesiredState
 from reconciler.model.observed_links import ObservedBridge
+from reconciler.model.vm import Network, RunState, Vm
 from tests.fakes.host import desired, network, vm
 from tests.plan.strategies import desired_states
 

@@ -12,8 +12,8 @@ import pytest
 from reconciler.drivers.guest import farewell
 from reconciler.drivers.vmm import probe
 from reconciler.lib.paths import Paths, VmPaths
-from reconciler.model.desired import RestartPolicy
 from reconciler.model.observed import Ended, ObservedVm, Unknown
+from reconciler.model.vm import RestartPolicy
 from reconciler.observe.vms import how_it_ended, observe_vm
 from reconciler.store.inventory import VmRow
 from tests.fakes.host import vm

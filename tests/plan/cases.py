@@ -30,10 +30,14 @@ from typing import Any
 
 from reconciler.lib.units import parse_duration, parse_size
 from reconciler.model.artifacts import GUEST_TOOLS, DebianImage, DebianKernel, Image, Kernel, OciImage
-from reconciler.model.desired import (
+from reconciler.model.desired import DesiredState
+from reconciler.model.inside import GuestFile, ProvisionStep, Secret, Variable
+from reconciler.model.observed import Ended, ObservedState, ObservedVm, ObservedVolume, Stray, Unknown
+from reconciler.model.observed_links import ObservedTap
+from reconciler.model.plan import Plan
+from reconciler.model.vm import (
     Dependency,
     DependsOn,
-    DesiredState,
     Egress,
     Network,
     OnChange,
@@ -46,10 +50,6 @@ from reconciler.model.desired import (
     Volume,
     Workspace,
 )
-from reconciler.model.inside import GuestFile, ProvisionStep, Secret, Variable
-from reconciler.model.observed import Ended, ObservedState, ObservedVm, ObservedVolume, Stray, Unknown
-from reconciler.model.observed_links import ObservedTap
-from reconciler.model.plan import Plan
 from reconciler.plan import PlanOptions, plan, plan_removal
 from tests.fakes.world import World
 

@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 from reconciler.lib.units import GIB, MIB
 from reconciler.model.artifacts import GUEST_TOOLS, DebianImage, DebianKernel, Image, Kernel
 from reconciler.model.changes import boot_facts, creation_facts
-from reconciler.model.desired import (
+from reconciler.model.desired import Controller, DesiredState
+from reconciler.model.ids import mac_address
+from reconciler.model.inside import GuestFile, ProvisionStep, Secret, Variable
+from reconciler.model.observed import Ended, ObservedState, ObservedVm, ObservedVolume, Stray, Unknown
+from reconciler.model.observed_links import ObservedBridge, ObservedRules, ObservedTap
+from reconciler.model.vm import (
     NO_NETWORK,
     PREFIX6,
-    Controller,
     Dependency,
     DependsOn,
-    DesiredState,
     Egress,
     Network,
     OnChange,
@@ -29,10 +32,6 @@ from reconciler.model.desired import (
     Volume,
     Workspace,
 )
-from reconciler.model.ids import mac_address
-from reconciler.model.inside import GuestFile, ProvisionStep, Secret, Variable
-from reconciler.model.observed import Ended, ObservedState, ObservedVm, ObservedVolume, Stray, Unknown
-from reconciler.model.observed_links import ObservedBridge, ObservedRules, ObservedTap
 from reconciler.plan import PlanOptions, plan
 from reconciler.plan.rules import recorded_rules
 from tests.fakes.world import World, bridge_name, tap_name

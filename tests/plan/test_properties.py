@@ -10,11 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.model import actions as a
-from reconciler.model.desired import NO_NETWORK, USER_NETWORK, DesiredState, RunState
+from reconciler.model.desired import DesiredState
 from reconciler.model.nouns import Noun
 from reconciler.model.observed import ObservedState, ObservedVm, Unknown
 from reconciler.model.outcome import Result
 from reconciler.model.plan import Plan
+from reconciler.model.vm import NO_NETWORK, USER_NETWORK, RunState
 from reconciler.plan import PlanOptions, plan, plan_removal
 from tests.fakes.world import World
 from tests.plan.strategies import desired_states, observed_states

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.model import actions as a
-from reconciler.model.desired import DependsOn, DesiredState, OnChange, RestartPolicy, RunState
+from reconciler.model.desired import DesiredState
 from reconciler.model.observed import Ended, ObservedState, ObservedVm, Unknown
 from reconciler.model.plan import Plan
+from reconciler.model.vm import DependsOn, OnChange, RestartPolicy, RunState
 from reconciler.plan import PlanOptions, plan
 from tests.fakes import host as fakes
 from tests.fakes.world import RefusedError, World

@@ -15,8 +15,9 @@ from jsonschema import Draft202012Validator
 from reconciler.helper import policy
 from reconciler.lib import units
 from reconciler.model.changes import VM_FIELDS, ChangeClass
-from reconciler.model.desired import Backend, Controller, DependsOn, OnChange, RestartPolicy, RunState
+from reconciler.model.desired import Controller
 from reconciler.model.ids import ENVIRONMENT_NAME, OBJECT_NAME
+from reconciler.model.vm import Backend, DependsOn, OnChange, RestartPolicy, RunState
 from reconciler.spec import load_text, networks, published, schema
 from reconciler.spec.load import MAX_DEPTH, MAX_WEIGHT
 from reconciler.spec.reference import render

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 
 from reconciler.lib.paths import Paths
 from reconciler.model.codec import from_json
-from reconciler.model.desired import Vm
+from reconciler.model.vm import Vm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
