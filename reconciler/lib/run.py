@@ -217,17 +217,17 @@ def pipeline(
             _running.difference_update(children)
     if cancel.cancelled():
         raise CancelledError
-    # The first failure in the flow is the cause; a SIGPIPE upstream is the consequence of one downstream.
+    # A SIGPIPE upstream is the consequence of a failure downstream. Of others it cannot be told which came first: a
+    # program may make an error of its own of a broken pipe, and of an input that ends early. So all of them are told.
     failed = [i for i, code in enumerate(codes) if code not in (0, -signal.SIGPIPE)] or [
         i for i, c in enumerate(codes) if c
     ]
     if failed:
-        words = [str(word) for word in commands[failed[0]]]
         raise CommandError(
-            f"{words[0]} {_how(codes[failed[0]])}",
-            words,
+            ", ".join(f"{commands[i][0]} {_how(codes[i])}" for i in failed),
+            [str(word) for word in commands[failed[0]]],
             codes[failed[0]],
-            "\n".join(talk[failed[0]]),
+            "\n".join(line for i in failed for line in talk[i]),
             replay=" | ".join(shlex.join([str(word) for word in argv]) for argv in commands),
         )
 
