@@ -54,10 +54,13 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     listener.close()
 
 
-def answer(lines: BinaryIO, client: socket.socket, **content: object) -> dict[str, object]:
+def answer(
+    lines: BinaryIO, client: socket.socket, *, asked: list[dict[str, object]] | None = None, **content: object
+) -> None:
     request: dict[str, object] = json.loads(lines.readline())
+    if asked is not None:
+        asked.append(request)  # before the answer, upon which the test goes on
     client.sendall(json.dumps({**content, "id": request["id"]}).encode() + b"\n")
-    return request
 
 
 def greet(lines: BinaryIO, client: socket.socket) -> None:
@@ -71,7 +74,7 @@ def test_events_and_stale_answers_are_passed_over(serve: Serve) -> None:
     def script(lines: BinaryIO, client: socket.socket) -> None:
         greet(lines, client)
         client.sendall(EVENT + b'{"return": "stale", "id": 77}\n')
-        asked.append(answer(lines, client, **{"return": {"status": "running"}}))
+        answer(lines, client, asked=asked, **{"return": {"status": "running"}})
 
     with Qmp(serve(script), 10) as session:
         assert session.execute("query-status", deep=True) == {"status": "running"}
