@@ -18,7 +18,7 @@ from pathlib import Path
 from reconciler.lib import debian
 from reconciler.lib.errors import BangerError, ErrorClass
 from reconciler.lib.progress import Progress
-from reconciler.lib.run import CommandError, pipeline, require, run
+from reconciler.lib.run import CommandError, Completed, pipeline, require, run
 
 # All files younger than this get this time, so that the same packages make the same bytes
 # (https://reproducible-builds.org/docs/source-date-epoch/). Not 0: shadow(5) would take a password that was last
@@ -131,7 +131,7 @@ def bootstrap(
         environment = {"TMPDIR": str(scratch), "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH)}
         pipeline([argv, *(into or ())], env=environment, on_line=listen)
     except CommandError as problem:
-        raise explain(lines, wanted.suite, sources, replay=f"{shlex.join(argv)} >/dev/null") from problem
+        raise explain(lines, wanted.suite, sources, replay=problem.replay, ends=problem.failed) from problem
 
 
 def sandbox() -> tuple[str, ...]:
@@ -152,13 +152,22 @@ def sandbox() -> tuple[str, ...]:
     return prefix
 
 
-def explain(lines: Sequence[str], suite: str, sources: Sequence[debian.Source], *, replay: str) -> BangerError:
+def explain(
+    lines: Sequence[str],
+    suite: str,
+    sources: Sequence[debian.Source],
+    *,
+    replay: str | None,
+    ends: Sequence[Completed] = (),
+) -> BangerError:
     """The error that the output of a failed run tells of. Pure.
 
     Parameters
     ----------
     lines: what mmdebstrap, apt, dpkg and those after them wrote to stderr.
+    ends: how each of them ended that failed.
     """
+    lines = [line for line in lines if line.strip()]
     errors = [line.removeprefix("E: ") for line in lines if line.startswith("E: ")]
     text = "\n".join(lines).lower()
     cause = next((line for line in errors if " failed" not in line), errors[0] if errors else "mmdebstrap failed")
@@ -188,6 +197,13 @@ def explain(lines: Sequence[str], suite: str, sources: Sequence[debian.Source], 
         reasons = [line.strip() for line in lines if " : Depends:" in line or " : Conflicts:" in line]
         cause = "these packages cannot be installed together" + (f": {reasons[0]}" if reasons else "")
         hint = "leave one of them out"
+    elif "broken pipe" in text and len(ends) > 1:
+        # mmdebstrap packed, and nobody read: what counts is why.
+        reader = ends[-1]
+        said = reader.stderr.decode("utf-8", "replace").strip().splitlines()
+        cause = f"{reader.argv[0]} {reader.how}{f': {said[-1]}' if said else ''}"
+        # One that was killed (for want of memory, say) gave no reason why it should not work the next time.
+        error_class = ErrorClass.RETRYABLE if reader.returncode < 0 else ErrorClass.TERMINAL
     elif not errors and lines:
         # Whoever fails without an error's mark fails in a warning, or is not mmdebstrap; after it comes what was torn down.
         told = [line for line in lines if not line.startswith("I: ")] or lines

@@ -40,6 +40,16 @@ class Completed:
     stdout: bytes
     stderr: bytes
 
+    @property
+    def how(self) -> str:
+        """How it ended, in words that follow its name."""
+        if self.returncode >= 0:
+            return f"failed with exit code {self.returncode}"
+        try:
+            return f"was killed by {signal.Signals(-self.returncode).name}"
+        except ValueError:
+            return f"was killed by signal {-self.returncode}"
+
 
 class CommandError(BangerError):
     """A command that could not be started, failed, or took too long."""
@@ -54,6 +64,7 @@ class CommandError(BangerError):
         hint: str | None = None,
         replay: str | None = None,
         error_class: ErrorClass = ErrorClass.TERMINAL,
+        failed: Sequence[Completed] = (),
     ) -> None:
         tail = "\n".join(output.strip().splitlines()[-_TAIL_LINES:])
         super().__init__(
@@ -65,6 +76,8 @@ class CommandError(BangerError):
         self.argv = tuple(argv)
         self.returncode = returncode
         self.output = output
+        self.failed = tuple(failed)
+        """Of a pipe: each of its commands that failed, in their order."""
 
 
 def which(program: str) -> str | None:
@@ -143,9 +156,10 @@ def run(
             ) from None
     if cancel.cancelled() and child.returncode != 0:
         raise CancelledError
-    if check and child.returncode != 0:
-        raise CommandError(f"{words[0]} {_how(child.returncode)}", words, child.returncode, _text(err or out))
-    return Completed(tuple(words), child.returncode, out, err)
+    done = Completed(tuple(words), child.returncode, out, err)
+    if check and done.returncode != 0:
+        raise CommandError(f"{words[0]} {done.how}", words, done.returncode, _text(err or out))
+    return done
 
 
 def _communicate(
@@ -219,16 +233,19 @@ def pipeline(
         raise CancelledError
     # A SIGPIPE upstream is the consequence of a failure downstream. Of others it cannot be told which came first: a
     # program may make an error of its own of a broken pipe, and of an input that ends early. So all of them are told.
-    failed = [i for i, code in enumerate(codes) if code not in (0, -signal.SIGPIPE)] or [
-        i for i, c in enumerate(codes) if c
+    ends = [
+        Completed(tuple(map(str, argv)), code, b"", "\n".join(talk[i]).encode())
+        for i, (argv, code) in enumerate(zip(commands, codes, strict=True))
     ]
+    failed = [end for end in ends if end.returncode not in (0, -signal.SIGPIPE)] or [e for e in ends if e.returncode]
     if failed:
         raise CommandError(
-            ", ".join(f"{commands[i][0]} {_how(codes[i])}" for i in failed),
-            [str(word) for word in commands[failed[0]]],
-            codes[failed[0]],
-            "\n".join(line for i in failed for line in talk[i]),
-            replay=" | ".join(shlex.join([str(word) for word in argv]) for argv in commands),
+            ", ".join(f"{end.argv[0]} {end.how}" for end in failed),
+            failed[0].argv,
+            failed[0].returncode,
+            "\n".join(_text(end.stderr) for end in failed),
+            replay=" | ".join(shlex.join(end.argv) for end in ends),
+            failed=failed,
         )
 
 
@@ -350,12 +367,3 @@ def _read_lines(child: subprocess.Popen[bytes], into: list[str], on_line: Callab
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")
-
-
-def _how(code: int) -> str:
-    if code >= 0:
-        return f"failed with exit code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.helper.names import managed
+from reconciler.lib.atomic import corpses
 from tests.host.home import Home, bare
 
 pytestmark = pytest.mark.host
@@ -205,8 +206,7 @@ def test_ctrl_c_ends_in_order(home: Home) -> None:
     assert child.returncode == 130
     assert home.helpers() == []
     assert home.mounts() == []
-    staging = home.cache / "images" / ".staging"
-    assert list(staging.glob("*")) == []
+    assert corpses(home.cache / "images") == []  # there may be others at work
 
 
 def test_the_image_is_built_once_even_when_two_ask(home: Home, tmp_path: Path) -> None:

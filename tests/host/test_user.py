@@ -66,11 +66,13 @@ def test_a_normal_user_boots_a_vm_without_root(user: pwd.struct_passwd, artifact
             check=False,
         )
 
-    # The cache as if this user had built it: building as a normal user has a test of its own.
+    # The cache as if this user had built it: building as a normal user has a test of its own. Only what is needed of
+    # the other, which further tests are filling.
     cache = home / ".cache" / "banger"
-    cache.mkdir(parents=True)
-    for part in ("kernels", "images"):
-        subprocess.run(["cp", "-r", artifact_cache.cache / part, cache], check=True)
+    for made in (artifact_cache.kernel_paths.root, artifact_cache.image_paths.root):
+        place = cache / made.relative_to(artifact_cache.cache)
+        place.parent.mkdir(parents=True)
+        subprocess.run(["cp", "-r", made, place], check=True)
     subprocess.run(["chown", "-R", f"{user.pw_uid}:{user.pw_gid}", home / ".cache"], check=True)
 
     base = "apiVersion: banger/v1\nname: mine\nkernels: {debian: {debian: {suite: bookworm}}}\n"

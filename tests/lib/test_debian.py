@@ -8,6 +8,7 @@ from reconciler.lib import debian
 from reconciler.lib.bootstrap import explain
 from reconciler.lib.debian import Source, check_names, parse_options, parse_targets, select
 from reconciler.lib.errors import BangerError, ErrorClass
+from reconciler.lib.run import Completed
 
 LISTING = """\
 http://mirror.test/debian/|bookworm|main|Debian|bookworm|oldstable
@@ -167,3 +168,24 @@ def test_a_failure_is_told_in_apts_words(lines: list[str], cause: str, error_cla
     assert "\n" not in error.cause
     assert error.error_class is error_class
     assert error.replay == "mmdebstrap bookworm"
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "cause", "error_class"),
+    [
+        (-11, b"", "sqfstar was killed by SIGSEGV", ErrorClass.RETRYABLE),
+        (
+            1,
+            b"a remark\nFATAL ERROR: cannot go on\n",
+            "sqfstar failed with exit code 1: FATAL ERROR",
+            ErrorClass.TERMINAL,
+        ),
+    ],
+)
+def test_who_does_not_read_to_the_end_is_the_cause(code: int, said: bytes, cause: str, error_class: ErrorClass) -> None:
+    """As mmdebstrap tells of it: its own error in a warning, with an empty line after it."""
+    told = ["I: creating tarball...", "W: creating tarball failed: E: cannot copy to standard output: Broken pipe", ""]
+    ends = [Completed(("unshare",), 1, b"", b""), Completed(("sqfstar",), code, b"", said)]
+    assert cause in explain(told, "bookworm", (), replay=None, ends=ends).cause
+    assert explain(told, "bookworm", (), replay=None, ends=ends).error_class is error_class
+    assert explain(told, "bookworm", (), replay=None, ends=ends[:1]).cause.endswith("Broken pipe")
