@@ -201,9 +201,10 @@ def explain(
         # mmdebstrap packed, and nobody read: what counts is why.
         reader = ends[-1]
         said = reader.stderr.decode("utf-8", "replace").strip().splitlines()
-        cause = f"{reader.argv[0]} {reader.how}{f': {said[-1]}' if said else ''}"
-        # One that was killed (for want of memory, say) gave no reason why it should not work the next time.
-        error_class = ErrorClass.RETRYABLE if reader.returncode < 0 else ErrorClass.TERMINAL
+        cause = f"packing {reader.how}{f': {said[-1]}' if said else ''}"
+        # One that was killed (for want of memory, say) gave no reason why it should not work the next time. A shell
+        # tells of the signal by a code of 128 and more (sh(1)).
+        error_class = ErrorClass.TERMINAL if 0 < reader.returncode < 128 else ErrorClass.RETRYABLE
     elif not errors and lines:
         # Whoever fails without an error's mark fails in a warning, or is not mmdebstrap; after it comes what was torn down.
         told = [line for line in lines if not line.startswith("I: ")] or lines

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reconciler.drivers.images.squashfs import SQFSTAR
+from reconciler.drivers.images.squashfs import packing
 from reconciler.lib.atomic import publish, staging
 from reconciler.lib.bootstrap import Bootstrap, Variant, bootstrap
 from reconciler.lib.once import once
@@ -74,7 +74,7 @@ def _pack(tree: Path, made: Path, config: Mapping[str, Any] | None) -> None:
     words = ["tar", "-C", tree, "--owner=0", "--group=0", "--format=posix", "-c", *names]
     archive = subprocess.Popen(words, stdout=subprocess.PIPE)
     image = ImagePaths(made)
-    subprocess.run([*SQFSTAR, image.squashfs], stdin=archive.stdout, check=True)
+    subprocess.run(packing(image.squashfs), stdin=archive.stdout, check=True)
     assert archive.wait() == 0
     image.manifest.write_text(json.dumps({"config": config} if config is not None else {}))
 

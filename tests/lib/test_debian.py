@@ -173,11 +173,12 @@ def test_a_failure_is_told_in_apts_words(lines: list[str], cause: str, error_cla
 @pytest.mark.parametrize(
     ("code", "said", "cause", "error_class"),
     [
-        (-11, b"", "sqfstar was killed by SIGSEGV", ErrorClass.RETRYABLE),
+        (-11, b"", "packing was killed by SIGSEGV", ErrorClass.RETRYABLE),
+        (139, b"", "packing failed with exit code 139", ErrorClass.RETRYABLE),
         (
             1,
             b"a remark\nFATAL ERROR: cannot go on\n",
-            "sqfstar failed with exit code 1: FATAL ERROR",
+            "packing failed with exit code 1: FATAL ERROR",
             ErrorClass.TERMINAL,
         ),
     ],

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reconciler.drivers.images.packing import Workshop
-from reconciler.drivers.images.squashfs import SQFSTAR
+from reconciler.drivers.images.squashfs import packing
 from reconciler.lib.bootstrap import Bootstrap, Variant, bootstrap
 from reconciler.lib.debian import KEYRING, Source
 from reconciler.lib.download import download
@@ -81,7 +81,7 @@ def make(
         sources=(Source(source.mirror, source.suite, ("main",)),) if source.mirror else (),
         more=more,
     )
-    bootstrap(wanted, scratch, progress, into=[[*SQFSTAR, target.squashfs]])
+    bootstrap(wanted, scratch, progress, into=[packing(target.squashfs)])
     # Read from the result, not from the way to it.
     status = run(["unsquashfs", "-cat", target.squashfs, "var/lib/dpkg/status"]).stdout.decode()
     return {

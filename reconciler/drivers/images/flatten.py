@@ -19,7 +19,7 @@ from pathlib import Path
 from reconciler.drivers.images.layers import child
 from reconciler.drivers.images.layers.blobs import Encoding
 from reconciler.drivers.images.sandbox import HINT, Bounds, boxed, interpreter
-from reconciler.drivers.images.squashfs import SQFSTAR
+from reconciler.drivers.images.squashfs import DRAINED, SQFSTAR
 from reconciler.lib.errors import BangerError
 from reconciler.lib.progress import Progress
 from reconciler.lib.run import CommandError, pipeline, require
@@ -39,7 +39,7 @@ _MOST_LAYERS = 500
 _QUEUES = 64 * MIB
 # sqfstar 4.5 takes the root folder's mode from its options only, and makes it its own user's as of now. So it is called 0,
 # and told that it is not later than the newest entry: the same layers make the same bytes.
-_SCRIPT = 'IFS=" " read -r mode newest && SOURCE_DATE_EPOCH="$newest" exec "$@" -root-mode "$mode" "$0"'
+_SCRIPT = f'IFS=" " read -r mode newest && SOURCE_DATE_EPOCH="$newest" "$@" -root-mode "$mode" "$0" && {DRAINED}'
 
 
 @dataclass(frozen=True, slots=True)
