@@ -7,6 +7,7 @@ are made of: `ps` does without.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -153,10 +154,13 @@ def way_to(way: WayIn) -> dict[str, Any]:
         "master": list(way.master),
         "control": None if way.control is None else str(way.control),
         "entry": None if way.entry is None else str(way.entry),
+        "workspace": None if way.workspace is None else asdict(way.workspace),
     }
 
 
 def way_from(data: Any) -> WayIn:
+    from reconciler.model.vm import Workspace  # noqa: PLC0415  # who lists VMs does without
+
     return WayIn(
         channel=Channel(data["channel"]),
         user=str(data["user"]),
@@ -166,4 +170,5 @@ def way_from(data: Any) -> WayIn:
         master=tuple(map(str, data["master"])),
         control=None if data["control"] is None else Path(data["control"]),
         entry=None if data["entry"] is None else Path(data["entry"]),
+        workspace=None if data["workspace"] is None else Workspace(**data["workspace"]),
     )

@@ -247,6 +247,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             master={"type": "array", "items": _TEXT},
             control=_MAYBE_TEXT,
             entry=_MAYBE_TEXT,
+            workspace={
+                "oneOf": [
+                    {"type": "null"},
+                    _object(["host", "guest", "untracked"], host=_TEXT, guest=_TEXT, untracked={"type": "boolean"}),
+                ]
+            },
         ),
     ),
     Endpoint(

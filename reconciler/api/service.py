@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from reconciler.model.retention import Verdict
     from reconciler.model.status import ObjectStatus
     from reconciler.model.usage import VmUsage
+    from reconciler.model.vm import Workspace
 
 
 class VmVerb(StrEnum):
@@ -225,6 +226,7 @@ class WayIn:
     master: of ssh, makes the connection that `argv` joins; empty if there can be none.
     control: where that connection listens.
     entry: where `argv` may be written down while that connection stands, for who comes next; None if it is not usual.
+    workspace: the repository that the VM has a copy of, if its file gives it one.
     root, run: the two folders of the VM.
     """
 
@@ -236,6 +238,7 @@ class WayIn:
     master: tuple[str, ...] = ()
     control: Path | None = None
     entry: Path | None = None
+    workspace: Workspace | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

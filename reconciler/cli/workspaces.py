@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.api.service import Service, VmRef
+from reconciler.api.service import Service, VmRef, WayIn
 from reconciler.cli.terminal import say
-from reconciler.lib.errors import UsageError
+from reconciler.lib.errors import BangerError, ErrorClass, UsageError
 from reconciler.model.status import ObjectStatus
+from reconciler.workspace import push, standing
 from reconciler.workspace.push import Pushed, Request
 
 Enter = Callable[[Sequence[str]], list[str]]
@@ -61,6 +62,37 @@ def bound(service: Service, ref: VmRef, *, force: bool = False) -> Bound:
         return [*argv, shlex.join(words)]
 
     return Bound(ref, request, enter)
+
+
+def before(way: WayIn, entry: Sequence[str], ref: VmRef, *, sync: bool | None, verbose: bool) -> None:
+    """What is done about a VM's copy before a command runs there.
+
+    Parameters
+    ----------
+    entry: the program and arguments that run a command in the guest, which is one more, as the copy's owner.
+    sync: True sends what the guest lacks, and says so; None only says that it lacks something.
+    """
+
+    given = way.workspace
+    assert given is not None
+    request = Request(host=Path(given.host), guest=given.guest, vm=ref.name, untracked=given.untracked)
+
+    def enter(words: Sequence[str]) -> list[str]:
+        return [*entry, shlex.join(words)]
+
+    if sync:
+        done = push.push(enter, request, Spoken(ref, quiet=not verbose))
+        if done.anything or verbose:
+            say(told(done, ref, dry_run=False))
+        return
+    try:
+        if standing.behind(enter, request):
+            say(f"vm {ref.name} lacks changes of {request.host}: --sync sends them first, --no-sync does not look")
+    except BangerError as problem:
+        if problem.error_class is ErrorClass.CANCELLED:
+            raise
+        if verbose:
+            say(f"vm {ref.name}: whether it lacks changes of {request.host} is unknown: {problem.cause}")
 
 
 def request_of(status: ObjectStatus, *, force: bool = False) -> Request | None:

@@ -40,7 +40,9 @@ def way_in(engine: Engine, ref: VmRef, user: str | None) -> WayIn:
         argv=tuple(argv),
         master=tuple(shared.master(argv, control)) if control is not None else (),
         control=control,
-        entry=place.ssh_entry if who == vm.spec.user else None,
+        # What goes to a workspace by that short way would not be held against the repository here.
+        entry=place.ssh_entry if who == vm.spec.user and vm.spec.workspace is None else None,
+        workspace=vm.spec.workspace,
     )
 
 

@@ -52,6 +52,7 @@ def ship(action: ShipWorkspace, tools: Tools, progress: Progress) -> None:
         progress,
     )
     try:
+        place.ssh_entry.unlink(missing_ok=True)  # left by who knew of no workspace
         write_atomic(place.workspace, f"{wanted.guest}\n".encode())
     except OSError as problem:
         raise BangerError(

@@ -10,7 +10,7 @@ from reconciler.workspace.compare import own_changes, place_problem, weigh
 from reconciler.workspace.git import Repository
 from reconciler.workspace.push import Request, known_for_good
 from reconciler.workspace.snapshot import NONE, Snapshot, taken
-from reconciler.workspace.wire import Enter, Files, Guest, Place, connected
+from reconciler.workspace.wire import Enter, Facts, Files, Guest, Place, connected
 
 
 class Standing(StrEnum):
@@ -83,6 +83,21 @@ class Report:
         }
 
 
+def behind(enter: Enter, request: Request) -> bool:
+    """Whether the guest's copy lacks something that is here, at the price of a connection: its files are not looked at.
+
+    False while nothing was shipped yet. BangerError if one of the sides cannot be read.
+    """
+    with taken(request.host, untracked=request.untracked) as snapshot, connected(enter, request.guest) as guest:
+        facts = guest.facts
+        guest.talk.say("quit")
+        return facts.place is Place.REPOSITORY and _stale(facts, snapshot)
+
+
+def _stale(facts: Facts, snapshot: Snapshot) -> bool:
+    return facts.pushed is None or facts.pushed.commit != snapshot.commit or facts.incoming is not None
+
+
 def look(enter: Enter, request: Request) -> Report:
     """Looks at both sides; changes neither. BangerError if one of them cannot be read."""
     with taken(request.host, untracked=request.untracked) as snapshot, connected(enter, request.guest) as guest:
@@ -117,7 +132,7 @@ def _report(snapshot: Snapshot, guest: Guest, request: Request) -> Report:
         branch=snapshot.branch,
         head=snapshot.head,
     )
-    stale = facts.pushed is None or facts.pushed.commit != snapshot.commit or facts.incoming is not None
+    stale = _stale(facts, snapshot)
     ahead = bool(verdict.lost) or bool(facts.pushed and facts.head != facts.pushed.head and files.ahead)
     if verdict.fatal:
         standing, message = Standing.BLOCKED, verdict.fatal

@@ -15,6 +15,8 @@ from reconciler.api.service import ApplyOptions, Channel, SshOptions, TrashEntry
 from reconciler.cli import logreading, resources, wire
 from reconciler.cli.commands import enter
 from reconciler.lib.errors import BangerError
+from reconciler.model.vm import Workspace
+from reconciler.workspace.push import Pushed, Request
 from tests.cli.conftest import Run
 from tests.fakes.service import FakeService, vm_status
 
@@ -127,6 +129,73 @@ def test_exec_without_a_network_asks_the_agent_and_v_says_so(
     assert ran[-1] == ("agent", "root", ["ls"], {"cwd": None, "env": {}, "timeout": None})
     refused = run("exec", "-t", "dev", "top")
     assert (refused.exit_code, "no terminal" in refused.stderr) == (2, True)
+
+
+@pytest.fixture
+def shipped(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A VM with a workspace: what a look at its copy gives, and what was done about it."""
+    seen: dict[str, Any] = {"behind": False, "looks": 0, "sent": []}
+
+    def behind(enter: Any, request: Request) -> bool:
+        seen["looks"] += 1
+        if isinstance(seen["behind"], BangerError):
+            raise seen["behind"]
+        return bool(seen["behind"])
+
+    def send(enter: Any, request: Request, progress: Any) -> Pushed:
+        seen["sent"].append((request.guest, enter(["sh", "-c", "a b"])[-1]))
+        if isinstance(seen["behind"], BangerError):
+            raise seen["behind"]
+        return Pushed(snapshot="1" * 40, head="2" * 40, branch="main", sent=True, commits=1)
+
+    monkeypatch.setattr("reconciler.cli.workspaces.standing.behind", behind)
+    monkeypatch.setattr("reconciler.cli.workspaces.push.push", send)
+    service.way = dataclasses.replace(service.way, workspace=Workspace(host="/src", guest="/root/repo"))
+    return seen
+
+
+def test_exec_says_that_a_copy_is_old(run: Run, shipped: dict[str, Any], ran: list[tuple[Any, ...]]) -> None:
+    assert run("exec", "dev", "ls").stderr == ""
+    shipped["behind"] = True
+    warned = run("exec", "dev", "ls")
+    assert (warned.exit_code, "lacks changes of /src: --sync" in warned.stderr) == (7, True)
+    assert run("exec", "--no-sync", "dev", "ls").stderr == ""
+    assert (shipped["looks"], shipped["sent"], len(ran)) == (2, [], 3)
+
+
+def test_a_copy_that_cannot_be_looked_at_keeps_no_command(
+    run: Run, shipped: dict[str, Any], ran: list[tuple[Any, ...]]
+) -> None:
+    shipped["behind"] = BangerError("no repository any more")
+    assert run("exec", "dev", "ls").stderr == ""
+    assert "no repository any more" in run("exec", "-v", "dev", "ls").stderr
+    assert len(ran) == 2
+
+
+def test_exec_sync_sends_first(run: Run, shipped: dict[str, Any], ran: list[tuple[Any, ...]]) -> None:
+    assert "got 1 commit" in run("exec", "--sync", "dev", "ls").stderr
+    assert shipped["sent"] == [("/root/repo", "sh -c 'a b'")]
+    assert len(ran) == 1
+    shipped["behind"] = BangerError("the guest has work of its own")
+    refused = run("exec", "--sync", "dev", "ls")
+    assert (refused.exit_code, "work of its own" in refused.stderr) == (1, True)
+    assert len(ran) == 1
+
+
+def test_exec_for_another_user_asks_the_copys_owner(
+    run: Run, service: FakeService, shipped: dict[str, Any], ran: list[tuple[Any, ...]]
+) -> None:
+    run("exec", "--user", "me", "dev", "ls")
+    assert [call for call in service.calls if call[0] == "way_in"] == [
+        ("way_in", "demo/dev", "me"),
+        ("way_in", "demo/dev", None),
+    ]
+    assert shipped["looks"] == 1
+
+
+def test_nothing_to_sync_is_an_error(run: Run, ran: list[tuple[Any, ...]]) -> None:
+    refused = run("exec", "--sync", "dev", "ls")
+    assert (refused.exit_code, "no workspace" in refused.stderr, ran) == (2, True, [])
 
 
 @pytest.mark.parametrize("name", ["1A", "A-B", "ü", ""])

@@ -240,6 +240,17 @@ def test_a_repository_is_the_workspace_and_the_command_runs_in_the_named_folder(
     assert calls[0][-3:] == ["/root/my-repo/sub", "make", "it"]
 
 
+def test_without_a_network_the_agent_runs_it(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(wire, "run_by_agent", lambda way, command, **more: ran.append(list(command)) or 7)
+    assert banger("run", "--network", "none", "--name", "x", "--", "ls", "/").exit_code == 7
+    assert (ran, host.deleted) == ([["ls", "/"]], ["run-x"])
+    for words, why in (([], "a shell needs ssh"), ([str(tmp_path), "--", "ls"], "travels over ssh")):
+        refused = banger("run", "--network", "none", *words)
+        assert (refused.exit_code, why in refused.stderr) == (2, True)
+    assert len(host.wanted) == 1
+
+
 def test_a_plain_folder_is_carried_over(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "f").write_text("x")

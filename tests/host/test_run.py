@@ -40,6 +40,13 @@ def test_a_folder_a_volume_and_the_exit_code(home: Home, tmp_path: Path) -> None
     assert (entry / "vm").is_dir() and (entry / "volumes").is_dir()
 
 
+def test_without_a_network(home: Home) -> None:
+    home.write({})
+    done = home.run(*RUN, "--network", "none", "--", "sh", "-c", "id -un; exit 7", check=False, timeout=900)
+    assert (done.returncode, done.stdout) == (7, "root\n"), done.stderr
+    nothing_runs(home)
+
+
 def wait_for(home: Home, what: str) -> None:
     deadline = time.monotonic() + 300
     while what not in home.said.read_text() and time.monotonic() < deadline:

@@ -62,6 +62,14 @@ def test_a_commit_of_the_guest_comes_back_with_its_id(dev: Home) -> None:
     assert dev.exec("dev", "cat", "/root/repo/g", "/root/repo/a.txt") == "g\nthree"
 
 
+def test_a_command_says_that_the_copy_is_old_or_brings_it_up_to_date(dev: Home) -> None:
+    Place(dev.root / "src").write("a.txt", "fresh\n")
+    warned = dev.run("exec", "dev", "--", "cat", "/root/repo/a.txt")
+    assert "--sync" in warned.stderr and warned.stdout != "fresh\n"
+    assert dev.run("exec", "--sync", "dev", "--", "cat", "/root/repo/a.txt").stdout == "fresh\n"
+    assert "--sync" not in dev.run("exec", "dev", "--", "true").stderr
+
+
 def test_work_of_the_guest_is_refused_with_a_word(dev: Home) -> None:
     repository = Place(dev.root / "src")
     dev.exec("dev", "sh", "-c", "echo guest >/root/repo/a.txt")

@@ -14,7 +14,8 @@ import pytest
 from reconciler import workspace
 from reconciler.lib.errors import BangerError
 from reconciler.workspace.push import push
-from tests.workspace.places import Pair, Place
+from reconciler.workspace.standing import behind
+from tests.workspace.places import Pair, Place, enter
 
 
 def same(pair: Pair) -> None:
@@ -78,6 +79,16 @@ def test_a_second_push_sends_nothing_and_a_changed_one_only_that(pair: Pair) -> 
     done = pair.push()
     assert done.sent and done.commits == 1
     same(pair)
+
+
+def test_a_copy_is_behind_once_something_has_changed_here(pair: Pair) -> None:
+    assert not behind(enter, pair.request()), "nothing was shipped yet: that is another matter"
+    pair.push()
+    assert not behind(enter, pair.request())
+    pair.guest.write("a.txt", "the guest's own\n")
+    assert not behind(enter, pair.request())
+    pair.host.write("a.txt", "new\n")
+    assert behind(enter, pair.request())
 
 
 def test_untracked_files_are_shipped_on_request_and_ignored_ones_never(pair: Pair) -> None:

@@ -20,6 +20,7 @@ from reconciler.lib.run import require
 # Whatever follows the VM's name is the guest's, dashes and all.
 _PASSING = {"allow_interspersed_args": False, "ignore_unknown_options": False}
 _FORWARDS = ("-L", "-R", "-D")
+# ruff: noqa: PLC0415  # what only VMs with a workspace need takes a while to load
 
 
 @click.command(context_settings=_PASSING)
@@ -70,6 +71,11 @@ def ssh(
 @option(
     "--env", "settings", type=Setting(), multiple=True, metavar="NAME=VALUE", help="Set a variable; may be repeated."
 )
+@option(
+    "--sync/--no-sync",
+    default=None,
+    help="Send what has changed in the VM's workspace first; or do not even look. [default: say so if something has]",
+)
 @option("--timeout", type=Duration(), metavar="DURATION", help="End the command after this time, with exit code 124.")
 @option("-v", "--verbose", is_flag=True, help="Say what leads into the guest.")
 @vm_argument()
@@ -82,6 +88,7 @@ def execute(
     user: str | None,
     cwd: str | None,
     settings: tuple[tuple[str, str], ...],
+    sync: bool | None,
     timeout: float | None,
     verbose: bool,
     vm: str,
@@ -104,6 +111,10 @@ def execute(
     with wire.service() as service:
         ref = target.vm(service, vm, file)
         way = service.way_in(ref, user)
+        # Another user's command may see the copy, but it is the usual one's.
+        owner = service.way_in(ref, None) if user and way.workspace and sync is not False else way
+    if sync and way.workspace is None:
+        raise UsageError(f"vm {ref} has no workspace", hint="leave --sync out")
     if verbose:
         say(f"{ref}: over {'ssh' if way.channel is Channel.SSH else 'the agent, without a network'}, as {way.user}")
     if way.channel is Channel.AGENT:
@@ -118,6 +129,13 @@ def execute(
     entry, failed = joining.join(way)
     if failed is not None:
         return failed
+    if way.workspace is not None and sync is not False:
+        from reconciler.cli import workspaces
+
+        own, failed = (entry, None) if owner is way else joining.join(owner)
+        if failed is not None:
+            return failed
+        workspaces.before(way, own, ref, sync=sync, verbose=verbose)
     return guestrun.over_ssh(entry, words, tty=tty, cwd=cwd, env=env, timeout=timeout)
 
 

@@ -23,6 +23,7 @@ from reconciler.lib.errors import BangerError, UsageError
 from reconciler.lib.run import interactive, reset_cancel
 from reconciler.lib.run import run as run_program
 from reconciler.lib.units import format_duration
+from reconciler.model.vm import NO_NETWORK
 
 _READY_SECONDS = 600.0
 _SYNC_SECONDS = 20.0
@@ -83,6 +84,8 @@ def run(*, path: Path | None, file: Path | None, name: str | None, quiet: bool, 
     command: list[str] | None = click.get_current_context().meta["banger.command"]
     if command == []:
         raise click.UsageError("There is no command behind '--'.")
+    if options["network"] == NO_NETWORK:
+        _check_without_network(path, command)
     load = _Load.of(path)
     with wire.service() as service:
         chosen = oneoff.new_name(service, name)
@@ -102,6 +105,14 @@ def run(*, path: Path | None, file: Path | None, name: str | None, quiet: bool, 
     if kept and not quiet:
         say(f"vm {chosen} goes on: {invocation()} ssh {ref}; {invocation()} delete {ref.environment} removes it")
     finish(code)
+
+
+def _check_without_network(path: Path | None, command: list[str] | None) -> None:
+    """The agent runs commands; what only ssh can is refused before anything boots."""
+    if path is not None:
+        raise UsageError(f"{path} travels over ssh, which needs a network", hint="leave `--network none` or PATH out")
+    if command is None:
+        raise UsageError("a shell needs ssh, and so a network", hint="name a command: banger run --network none -- ls")
 
 
 class _Load:
@@ -157,9 +168,10 @@ def _inside(
             result = service.apply(desired, source, ApplyOptions(), reporter, lambda plan: True)
         if code := conclude(result):
             return code, False
-        argv = service.ssh_argv(ref, None, False)
+        if command is not None and desired.vms[ref.name].network == NO_NETWORK:
+            return wire.run_by_agent(service.way_in(ref, None), command, cwd=None, env={}, timeout=None), True
         if load.folder is not None:
-            _carry(argv, load.folder, str(load.guest))
+            _carry(service.ssh_argv(ref, None, False), load.folder, str(load.guest))
         terminal = sys.stdin.isatty() and sys.stdout.isatty()
         words = _words(load.inner, command)
         entering = service.ssh_argv(ref, words, terminal)
