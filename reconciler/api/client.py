@@ -161,6 +161,10 @@ class RemoteService:
         with misunderstood():
             return forms.ref_from(ref)
 
+    def discard(self, entry: str) -> int:
+        with misunderstood():
+            return int(self._ask("DELETE", f"/v1/trash/entries/{_word(entry)}")["freed"])
+
     def cache(self, desired: DesiredState | None) -> CacheView:
         from reconciler.api.cache_forms import view_from
         from reconciler.model.codec import to_json

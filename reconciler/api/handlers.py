@@ -52,6 +52,10 @@ def trash(call: Call) -> Any:
     return listing([trash_to(entry) for entry in call.service.trash()])
 
 
+def discard(call: Call) -> Any:
+    return {"freed": call.service.discard(call.path["entry"])}
+
+
 def events(call: Call) -> Any:
     """The events themselves: the server makes a listing or a stream of them."""
     return list(call.service.events(call.query.get("environment"), call.query.get("after"), False))

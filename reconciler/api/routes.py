@@ -21,9 +21,8 @@ _EXPECT: Schema = {
     "pattern": f"^([0-9a-f]{{16}}|{NOTHING})?{END}",
     "description": f"The fingerprint of the plan that is consented to. Empty: any. `{NOTHING}`: none is; it is the answer.",
 }
-_ENTRY: Schema = {
-    "anyOf": [{"type": "string", "pattern": f"^[A-Za-z0-9][A-Za-z0-9._-]{{0,199}}{END}"}, {"type": "null"}]
-}
+_ENTRY: Schema = {"type": "string", "pattern": f"^[A-Za-z0-9][A-Za-z0-9._-]{{0,199}}{END}"}
+_MAYBE_ENTRY: Schema = {"anyOf": [_ENTRY, {"type": "null"}]}
 _SECONDS: Schema = {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1e9}, {"type": "null"}]}
 _ID: Schema = {"type": "integer", "minimum": 0, "maximum": (1 << 63) - 1}
 _ENVIRONMENT: dict[str, Schema] = {"environment": NAME}
@@ -274,9 +273,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         handler=handlers.trash, answer=_listing(_TRASHED),
     ),
     Endpoint(
+        method="DELETE", path="/v1/trash/entries/{entry}", name="discard", summary="Deletes what lies in the trash for good.",
+        handler=handlers.discard, path_schema=_ENTRY, answer=_answer(freed={"type": "integer"}),
+    ),
+    Endpoint(
         method="POST", path="/v1/trash/restore", name="restore", summary="Brings a VM back from the trash.",
         handler=handlers.restore, kind=Kind.CHANGE, answer=VM_REF, example={"name": "dev"},
-        body=_object(["name"], name=_REFERENCE, environment=_MAYBE_NAME, entry=_ENTRY, options=OPTIONS),
+        body=_object(["name"], name=_REFERENCE, environment=_MAYBE_NAME, entry=_MAYBE_ENTRY, options=OPTIONS),
     ),
     Endpoint(
         method="POST", path="/v1/cache", name="cache",

@@ -339,6 +339,9 @@ class Service(Protocol):
     ) -> VmRef:
         """Brings the newest (or the named) trash entry of a VM back, with its volumes, and starts it if it should run."""
 
+    def discard(self, entry: str) -> int:
+        """Deletes a trash entry for good; returns the bytes that came free. UsageError if it is not there."""
+
     def cache(self, desired: DesiredState | None) -> CacheView:
         """What lies in the cache and in the trash, and what the policy of `desired` would do. Changes nothing."""
 

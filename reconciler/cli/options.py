@@ -112,6 +112,22 @@ class ImageName(click.ParamType[str]):
         return [CompletionItem(word) for word in sorted(words) if word.startswith(incomplete)]
 
 
+class TrashName(click.ParamType[str]):
+    """An entry of the trash, as `banger vm trash` lists them; shells complete it."""
+
+    name = "entry"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from reconciler.cli import wire  # noqa: PLC0415  # only when a shell asks
+
+        try:
+            with wire.service() as service:
+                entries = service.trash()
+        except Exception:
+            return []  # as for a VM
+        return [CompletionItem(found.entry) for found in entries if found.entry.startswith(incomplete)]
+
+
 def option(*declarations: str, **attributes: Any) -> Callable[[F], F]:
     """`click.option` with the variable that belongs to its long form."""
     longest = max((d.split("/")[0] for d in declarations if d.startswith("--")), key=len)

@@ -152,6 +152,11 @@ class LocalService:
     def trash(self) -> list[TrashEntry]:
         return views.trash(self._engine.paths)
 
+    def discard(self, entry: str) -> int:
+        from reconciler.daemon import discarding
+
+        return discarding.discard(self._engine, entry)
+
     def cache(self, desired: DesiredState | None) -> CacheView:
         from reconciler.daemon import retention
 

@@ -232,6 +232,8 @@ def test_the_trash(service: FakeService, remote: RemoteService) -> None:
     assert remote.trash() == service.trashed
     assert remote.restore("old", None, "demo.old.ab", OPTIONS, Recorder()) == VmRef(environment="demo", name="old")
     assert service.calls[-1] == ("restore", "old", None, "demo.old.ab", OPTIONS)
+    assert remote.discard("dev-1") == 1 << 20
+    assert service.calls[-1] == ("discard", "dev-1")
 
 
 @pytest.mark.parametrize("condition", WaitFor)

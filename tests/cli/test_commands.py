@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +322,29 @@ def test_one_failing_vm_delays_no_other(run: Run, service: FakeService, monkeypa
 def test_an_unknown_vm_stops_everything_before_it_begins(run: Run, service: FakeService) -> None:
     assert run("vm", "kill", "dev", "nope").exit_code == 2
     assert not [call for call in service.calls if call[0] == "vm"]
+
+
+def test_discard_deletes_what_is_named_or_old_enough(
+    run: Run, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trashed(entry: str, days: float) -> TrashEntry:
+        return TrashEntry(
+            entry=entry, environment="demo", name="dev", trashed_at=time.time() - days * 86400, size=3 << 20
+        )
+
+    def left() -> list[str]:
+        return [entry.entry for entry in service.trashed]
+
+    service.trashed = [trashed("e1", 1), trashed("e2", 9), trashed("e3", 40)]
+    for words in ([], ["--all", "e1"], ["e1", "nope"]):
+        assert (run("vm", "discard", *words).exit_code, len(left())) == (2, 3)
+    monkeypatch.setattr("reconciler.cli.commands.vm.asks", lambda: True)
+    refused = run("vm", "discard", "e1", input="n\n")
+    assert (refused.exit_code, "demo/dev" in refused.stderr, len(left())) == (1, True, 3)
+    assert "discarded e1" in run("vm", "discard", "e1", input="y\n").stderr
+    assert "discarded e3" in run("vm", "discard", "--all", "--older-than", "30d", "--yes").stderr
+    assert left() == ["e2"]
+    assert "nothing to discard" in run("vm", "discard", "--all", "--older-than", "30d").stderr
 
 
 def test_restore_and_trash(run: Run, service: FakeService) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from reconciler.api.service import ApplyOptions, ApplyResult, Approve, Reporter, Source
+from reconciler.api.service import ApplyOptions, ApplyResult, Approve, Reporter, Source, TrashEntry
 from reconciler.cli import oneoff, wire
 from reconciler.cli.main import cli
 from reconciler.lib.atomic import exclusive
@@ -172,6 +172,21 @@ def test_kept_it_stays_and_nothing_removes_it_later(host: Host) -> None:
     assert "ssh run-x/x" in done.output
     banger("ps")
     assert host.deleted == [] and notes() == []
+
+
+def test_rm_deletes_what_this_run_trashed_and_nothing_else(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trashed(entry: str, environment: str = "run-x") -> TrashEntry:
+        return TrashEntry(entry=entry, environment=environment, name="x", trashed_at=1.0, size=1)
+
+    def remove(environment: str, *rest: Any) -> ApplyResult:
+        host.trashed += [trashed("new")]
+        return Host.delete(host, environment, *rest)
+
+    host.trashed = [trashed("old"), trashed("other", "demo")]
+    monkeypatch.setattr(host, "delete", remove)
+    assert banger("run", "--rm", "--name", "x", "--", "sh", "-c", "exit 7").exit_code == 7
+    assert [entry.entry for entry in host.trashed] == ["old", "other"]
+    assert banger("run", "--rm", "--keep", "--", "true").exit_code == 2
 
 
 def test_not_kept_if_it_never_came_up(host: Host) -> None:

@@ -323,6 +323,11 @@ class FakeService:
     def trash(self) -> list[TrashEntry]:
         return self.trashed
 
+    def discard(self, entry: str) -> int:
+        self._called("discard", entry)
+        self.trashed = [found for found in self.trashed if found.entry != entry]
+        return 1 << 20
+
     def restore(
         self, name: str, environment: str | None, entry: str | None, options: ApplyOptions, reporter: Reporter
     ) -> VmRef:

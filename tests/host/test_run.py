@@ -47,6 +47,13 @@ def test_without_a_network(home: Home) -> None:
     nothing_runs(home)
 
 
+def test_rm_leaves_not_even_trash(home: Home) -> None:
+    home.write({})
+    home.run(*RUN, "--rm", "--volume", "data:64MiB:/data", "--", "true", timeout=900)
+    nothing_runs(home)
+    assert [path for path in (home.root / "state" / "trash").rglob("*") if path.name != ".staging"] == []
+
+
 def wait_for(home: Home, what: str) -> None:
     deadline = time.monotonic() + 300
     while what not in home.said.read_text() and time.monotonic() < deadline:

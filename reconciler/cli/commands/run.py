@@ -66,6 +66,7 @@ def _split(args: list[str]) -> tuple[list[str], bool, list[str]]:
 @option("--untracked", is_flag=True, help="Also ship files that git does not track, and does not ignore.")
 @option("--ttl", type=Duration(), metavar="DURATION", help="How long a controller lets it run.")
 @option("--keep", is_flag=True, help="Leave the VM running at the end.")
+@option("--rm", "for_good", is_flag=True, help="Delete the VM for good at the end: nothing of it goes to the trash.")
 @option("--timeout", type=Duration(), metavar="DURATION", help="How long to wait until it is ready. [default: 10m]")
 @quiet_option()
 def run(*, path: Path | None, file: Path | None, name: str | None, quiet: bool, **options: Any) -> None:
@@ -84,6 +85,8 @@ def run(*, path: Path | None, file: Path | None, name: str | None, quiet: bool, 
     command: list[str] | None = click.get_current_context().meta["banger.command"]
     if command == []:
         raise click.UsageError("There is no command behind '--'.")
+    if options["keep"] and options["for_good"]:
+        raise UsageError("--keep leaves the VM, and --rm deletes it", hint="leave one of them out")
     if options["network"] == NO_NETWORK:
         _check_without_network(path, command)
     load = _Load.of(path)
@@ -101,7 +104,7 @@ def run(*, path: Path | None, file: Path | None, name: str | None, quiet: bool, 
             if kept:
                 oneoff.forget(note)
             else:
-                _away(ref, note, quiet=quiet)
+                _away(ref, note, for_good=options["for_good"], quiet=quiet)
     if kept and not quiet:
         say(f"vm {chosen} goes on: {invocation()} ssh {ref}; {invocation()} delete {ref.environment} removes it")
     finish(code)
@@ -199,7 +202,7 @@ def _carry(argv: Sequence[str], folder: Path, guest: str) -> None:
             raise BangerError(f"{folder} did not arrive in the guest")
 
 
-def _away(ref: VmRef, note: Path, *, quiet: bool) -> None:
+def _away(ref: VmRef, note: Path, *, for_good: bool, quiet: bool) -> None:
     """Whatever happened before, and also after Ctrl-C: its children have ended by then, and ours may begin."""
     problem = sys.exc_info()[1]
     interrupted = problem is not None
@@ -217,7 +220,13 @@ def _away(ref: VmRef, note: Path, *, quiet: bool) -> None:
             except BangerError:
                 pass
         had = ref.environment in service.environments()
+        # One of that name may have been trashed before: it is not this run's.
+        older = {entry.entry for entry in service.trash()}
         oneoff.remove(service, ref.environment)
+        if for_good:
+            for entry in service.trash():
+                if entry.environment == ref.environment and entry.entry not in older:
+                    service.discard(entry.entry)
     oneoff.forget(note)
-    if had and not quiet:
+    if had and not quiet and not for_good:
         say(f"vm {ref.name} is in the trash: {invocation()} vm restore {ref} brings it back")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from reconciler.cli import failures, target, wire
 from reconciler.cli.commands import seeing
 from reconciler.cli.converge import finish
 from reconciler.cli.options import (
+    Duration,
     Output,
+    TrashName,
     VmName,
     file_option,
     option,
@@ -21,11 +24,12 @@ from reconciler.cli.options import (
     quiet_option,
     vm_argument,
     wait_options,
+    yes_option,
 )
 from reconciler.cli.render import document, listing, table
 from reconciler.cli.reporter import reporting
-from reconciler.cli.terminal import put, say
-from reconciler.lib.errors import BangerError, ErrorClass
+from reconciler.cli.terminal import asks, put, say
+from reconciler.lib.errors import BangerError, ErrorClass, UsageError
 from reconciler.lib.units import human_size, rfc3339
 
 _PAST = {
@@ -38,7 +42,7 @@ _PAST = {
 
 @click.group()
 def vm() -> None:
-    """Show, start, stop, restart, kill, restore or adopt VMs, and list their ports and what they use.
+    """Show, start, stop, restart, kill, restore, discard or adopt VMs, and list their ports and what they use.
 
     The next `banger apply` goes by the file again: `state: stopped` there is what lasts.
     """
@@ -168,6 +172,46 @@ def trash(*, output: Output) -> None:
             header = ["NAME", "ENVIRONMENT", "TRASHED", "SIZE", "ENTRY"]
             rows = [[e.name, e.environment, rfc3339(e.trashed_at), human_size(e.size), e.entry] for e in entries]
             put(table(header, rows))
+
+
+@vm.command()
+@option("--all", "everything", is_flag=True, help="All that is in the trash.")
+@option("--older-than", type=Duration(), metavar="DURATION", help="Of these, only what has lain there so long.")
+@yes_option()
+@quiet_option()
+@click.argument("entries", metavar="[ENTRY]...", nargs=-1, type=TrashName())
+def discard(*, entries: tuple[str, ...], everything: bool, older_than: float | None, yes: bool, quiet: bool) -> None:
+    """Delete VMs in the trash for good, with their volumes.
+
+    ENTRY is what `banger vm trash` shows. Nothing brings back what was discarded; on a terminal you are asked first.
+    """
+    if everything == bool(entries):
+        raise click.UsageError("Name entries, or give --all." if not entries else "--all leaves no entry to name.")
+    with wire.service() as service:
+        there = {entry.entry: entry for entry in service.trash()}
+        if unknown := [name for name in entries if name not in there]:
+            raise UsageError(f"there is no entry {unknown[0]} in the trash", hint="banger vm trash")
+        chosen = [there[name] for name in dict.fromkeys(entries or there)]
+        if older_than is not None:
+            end = time.time() - older_than
+            chosen = [entry for entry in chosen if entry.trashed_at <= end]
+        if not chosen:
+            if not quiet:
+                say("nothing to discard")
+            return
+        if not yes and asks():
+            for entry in chosen:
+                say(
+                    f"vm {entry.environment}/{entry.name}, trashed {rfc3339(entry.trashed_at)}, {human_size(entry.size)}"
+                )
+            if not click.confirm("\nDelete this for good?", default=False, err=True):
+                say("nothing was done")
+                finish(1)
+                return
+        for entry in chosen:
+            freed = service.discard(entry.entry)
+            if not quiet:
+                say(f"discarded {entry.entry}, {human_size(freed)}")
 
 
 def _entry_json(entry: TrashEntry) -> dict[str, Any]:
