@@ -40,7 +40,9 @@ COMMANDS = {
     "logs": Lazy("logs:logs", "Show the serial console of a VM.", _VMS),
     "console": Lazy("console:console", "Attach this terminal to the serial console of a VM.", _VMS),
     "vm": Lazy(
-        "vm:vm", "Show, start, stop, restart, kill, restore or adopt VMs, and list their ports and what they use.", _VMS
+        "vm:vm",
+        "Show, start, stop, restart, kill, restore, discard or adopt VMs, and list their ports and what they use.",
+        _VMS,
     ),
     "run": Lazy("run:run", "Boot a VM for one command, or for a shell, and trash it afterwards.", _VMS),
     "workspace": Lazy("workspace:workspace", "Keep a git repository of this host and its copy in a VM together.", _VMS),
