@@ -99,6 +99,7 @@ lint: install-dev ## Check style, types and layers
 docs: install-dev ## Write the generated pages again
 	$(BIN)/python -m reconciler.spec.reference > docs/spec.md
 	$(BIN)/python -m reconciler.cli.reference
+	$(BIN)/python -m reconciler.cli.manpage
 
 .PHONY: clean
 clean: ## Remove what was installed and cached here; VMs, images and state stay

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from reconciler.cli import reference
+from reconciler.cli import manpage, reference
 from reconciler.cli.lazy import Lazy
 from reconciler.cli.main import COMMANDS, cli
 
@@ -29,6 +29,20 @@ def commands(command: click.Command = cli, path: str = "banger") -> Iterator[tup
 def test_the_page_is_current() -> None:
     # Blanks do not count: how texts are wrapped is click's business, and differs between its versions.
     assert reference.PAGE.read_text().split() == reference.page().split(), "run: make docs"
+
+
+def test_the_manual_is_current() -> None:
+    assert manpage.MANUAL.read_text() == manpage.page(), "run: make docs"
+
+
+def test_the_manual_has_every_command_and_no_text_that_is_taken_for_a_request() -> None:
+    lines = manpage.page().splitlines()
+    for path, _ in commands():
+        plain = path.replace("-", r"\-")
+        assert path == "banger" or f'.SS "{plain}"' in lines
+    known = {".TH", ".SH", ".SS", ".B", ".PP", ".TP", ".nf", ".fi"}
+    assert {line.split()[0] for line in lines if line[:1] in (".", "'")} <= known
+    assert not any("`" in line or "\b" in line for line in lines)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
