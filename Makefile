@@ -66,7 +66,7 @@ install: packages
 	@$(MAKE) --silent --no-print-directory $(VENV)/.installed
 
 .PHONY: install-dev
-install-dev: PACKAGES += cpio docker-registry git iproute2 libarchive-tools nano qemu-utils shellcheck skopeo squashfs-tools-ng umoci vim
+install-dev: PACKAGES += cpio docker-registry git iproute2 libarchive-tools nano qemu-utils rsync shellcheck skopeo squashfs-tools-ng umoci vim
 install-dev: packages
 	@$(MAKE) --silent --no-print-directory $(VENV)/.installed-dev
 

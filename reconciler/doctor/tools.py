@@ -44,8 +44,11 @@ TOOLS = (
     Tool("nft", "nftables", "loads the rules of networks"),
 )
 
-FOR_SOME = (Tool("skopeo", "skopeo", "pulls images of registries: what a file with `oci` needs"),)
-"""Programs that only some files need."""
+FOR_SOME = (
+    Tool("rsync", "rsync", "copies files: what `banger cp` needs"),
+    Tool("skopeo", "skopeo", "pulls images of registries: what a file with `oci` needs"),
+)
+"""Programs that not everybody needs."""
 
 
 def python() -> Iterator[Check]:
