@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.drivers.guest.probe import ssh_banner
 from reconciler.drivers.vmm import disks
 from reconciler.lib.units import GIB, MIB
 from reconciler.model.artifacts import GUEST_TOOLS, DebianImage, DebianKernel, Image, Kernel
@@ -28,7 +27,7 @@ from reconciler.store.db import Database
 from reconciler.store.inventory import Inventory, VmRow
 from tests.bench.conftest import Measurement, Record
 from tests.host.home import Home
-from tests.host.rawqemu import TSC, Disk, free_port, raw_qemu_argv, running
+from tests.host.rawqemu import TSC, Disk, free_port, raw_qemu_argv, running, speaks_ssh
 from tests.spec.test_hostile_files import FILES
 
 pytestmark = pytest.mark.bench
@@ -91,7 +90,7 @@ def test_cold_start_costs_little_beside_the_raw_command(home: Home, tmp_path: Pa
             mac=mac,
         )
         with running(argv):
-            while not ssh_banner("127.0.0.1", port, 1.0):
+            while not speaks_ssh(port, 1.0):
                 pass
 
     def ours() -> None:

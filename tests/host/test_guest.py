@@ -17,7 +17,7 @@ from reconciler.drivers.guest.ssh import ssh_argv
 from reconciler.lib.paths import ImagePaths, KernelPaths, ToolsPaths
 from reconciler.lib.units import GIB
 from tests.host.conftest import Artifacts
-from tests.host.rawqemu import COMMAND_LINE, Disk, free_port, qmp_command, raw_qemu_argv, running
+from tests.host.rawqemu import COMMAND_LINE, Disk, free_port, qmp_command, raw_qemu_argv, running, speaks_ssh
 
 pytestmark = pytest.mark.host
 
@@ -81,7 +81,7 @@ class Guest:
         """Runs it until its ssh speaks, and to the end of the block."""
         with running(self.argv()) as self.process:
             deadline = time.monotonic() + BOOT_LIMIT
-            while not probe.ssh_banner("127.0.0.1", self.port, 5.0):
+            while not speaks_ssh(self.port, 5.0):
                 failure = probe.console_failure(self.console) if self.console.exists() else None
                 assert failure is None and self.process.poll() is None and time.monotonic() < deadline, (
                     failure or self.console.read_text(errors="replace")[-3000:]
