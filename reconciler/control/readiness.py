@@ -10,23 +10,11 @@ from reconciler.lib import cancel
 from reconciler.lib.clock import Clock
 from reconciler.lib.errors import CancelledError
 from reconciler.lib.paths import Paths
+from reconciler.lib.patience import patience, pause
 from reconciler.model.observed import ObservedVm
 from reconciler.model.status import ObjectStatus
 from reconciler.observe.guests import AT_ONCE, Readiness, look_at_all
 from reconciler.observe.status import vm_status
-
-_PAUSE = 0.05
-_SHORT_PROBES = 5
-_SHORT = 3.0
-_LONG = 10.0
-
-
-def patience(attempt: int) -> float:
-    """Seconds for a guest's nth probe: short while it may just be booting, then longer each time.
-
-    A guest on a crowded host may need seconds to answer; given up each time before it does, it never would.
-    """
-    return min(_LONG, _SHORT + 0.5 * max(0, attempt - _SHORT_PROBES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,4 +70,4 @@ class Waiter:
                 return list(current.values())
             if cancel.cancelled():
                 raise CancelledError
-            self.clock.sleep(_PAUSE)
+            self.clock.sleep(pause(elapsed))

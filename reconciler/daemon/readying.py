@@ -6,14 +6,13 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from reconciler.control.readiness import patience
 from reconciler.daemon import views
 from reconciler.daemon.engine import Engine
 from reconciler.lib.errors import BangerError
+from reconciler.lib.patience import patience, pause
 from reconciler.model.observed import ObservedVm
 from reconciler.observe.guests import AT_ONCE, Readiness, look_at_all
 
-_SOON = 0.05
 _LATE_SECONDS = 10.0
 """Between two probes of a guest that was not ready in time: it may still come, and costs next to nothing."""
 
@@ -125,7 +124,7 @@ class Readying:
             guest.asked += 1
             newly_late = not guest.late and now - guest.since >= vm.spec.ready.timeout
             guest.late = guest.late or newly_late
-            guest.next_at = now + (_LATE_SECONDS if guest.late else _SOON)
+            guest.next_at = now + (_LATE_SECONDS if guest.late else pause(now - guest.since))
         if newly_late:
             self._late(environment, vm, readiness)
 

@@ -10,17 +10,13 @@ from reconciler.drivers.vmm import probe
 from reconciler.execute.tools import Tools
 from reconciler.lib import cancel
 from reconciler.lib.errors import BangerError, CancelledError, ErrorClass
+from reconciler.lib.patience import patience, pause
 from reconciler.lib.progress import Progress
 from reconciler.lib.units import format_duration
 from reconciler.model.actions import AwaitReady
 from reconciler.model.ids import mac_address
 from reconciler.model.observed import ObservedVm
 from reconciler.store.inventory import VmRow
-
-_PAUSE = 0.05
-_SHORT_PROBES = 5
-_SHORT = 3.0
-_LONG = 10.0
 
 # Each answer costs its guest a forked sshd: asked all at once, a crowd of emulated guests would answer nobody in time.
 _SEATS = threading.Semaphore(max(4, 2 * (os.cpu_count() or 1)))
@@ -35,7 +31,8 @@ def await_ready(action: AwaitReady, tools: Tools, progress: Progress) -> None:
     began = tools.clock.monotonic()
     asked = 0
     while True:
-        late = tools.clock.monotonic() - began >= action.timeout
+        waited = tools.clock.monotonic() - began
+        late = waited >= action.timeout
         row = tools.inventory.vm(tools.environment, action.name)
         if row is None:
             raise BangerError(f"vm {action.name} is not in the inventory of environment {tools.environment}")
@@ -44,7 +41,7 @@ def await_ready(action: AwaitReady, tools: Tools, progress: Progress) -> None:
             return
         asked += 1
         with _SEATS:
-            readiness = look(vm, tools.environment, tools.paths, _patience(asked))
+            readiness = look(vm, tools.environment, tools.paths, patience(asked))
         if readiness.ready:
             now = tools.clock.now()
             tools.inventory.mark_ready(tools.environment, row.name, row.id, row.started_at, now)
@@ -55,15 +52,7 @@ def await_ready(action: AwaitReady, tools: Tools, progress: Progress) -> None:
             raise _too_late(action, readiness)
         if cancel.cancelled():
             raise CancelledError
-        tools.clock.sleep(_PAUSE)
-
-
-def _patience(attempt: int) -> float:
-    """Seconds for a guest's nth probe: short while it may just be booting, then longer each time.
-
-    A guest on a crowded host may need seconds to answer; given up each time before it does, it never would.
-    """
-    return min(_LONG, _SHORT + 0.5 * max(0, attempt - _SHORT_PROBES))
+        tools.clock.sleep(pause(waited))
 
 
 def observed(row: VmRow, tools: Tools) -> ObservedVm:
