@@ -98,6 +98,7 @@ def test_its_examples_are_accepted(asked: tuple[FakeService, requests.Session]) 
         "name": "dev",
         "digest": "0123456789ab",
         "image": "0123456789abcdef",
+        "entry": "demo.old.1",
     }
     query = {"resolve": {"name": "dev"}}
     for endpoint in ENDPOINTS:
