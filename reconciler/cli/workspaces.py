@@ -69,7 +69,7 @@ def before(way: WayIn, entry: Sequence[str], ref: VmRef, *, sync: bool | None, v
 
     Parameters
     ----------
-    entry: the program and arguments that run a command in the guest, which is one more, as the copy's owner.
+    entry: as `joining.join` gives it: the program's path, and the arguments that run a command as the copy's owner.
     sync: True sends what the guest lacks, and says so; None only says that it lacks something.
     """
 
@@ -77,8 +77,10 @@ def before(way: WayIn, entry: Sequence[str], ref: VmRef, *, sync: bool | None, v
     assert given is not None
     request = Request(host=Path(given.host), guest=given.guest, vm=ref.name, untracked=given.untracked)
 
+    program, _, *arguments = entry  # the second is what the program is to be called
+
     def enter(words: Sequence[str]) -> list[str]:
-        return [*entry, shlex.join(words)]
+        return [program, *arguments, shlex.join(words)]
 
     if sync:
         done = push.push(enter, request, Spoken(ref, quiet=not verbose))

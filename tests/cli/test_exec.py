@@ -93,7 +93,7 @@ def shipped(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
         return bool(seen["behind"])
 
     def send(enter: Any, request: Request, progress: Any) -> Pushed:
-        seen["sent"].append((request.guest, enter(["sh", "-c", "a b"])[-1]))
+        seen["sent"].append((request.guest, *enter(["sh", "-c", "a b"])))
         if isinstance(seen["behind"], BangerError):
             raise seen["behind"]
         return Pushed(snapshot="1" * 40, head="2" * 40, branch="main", sent=True, commits=1)
@@ -124,7 +124,8 @@ def test_a_copy_that_cannot_be_looked_at_keeps_no_command(
 
 def test_exec_sync_sends_first(run: Run, shipped: dict[str, Any], ran: list[tuple[Any, ...]]) -> None:
     assert "got 1 commit" in run("exec", "--sync", "dev", "ls").stderr
-    assert shipped["sent"] == [("/root/repo", "sh -c 'a b'")]
+    entering = ("/usr/bin/ssh", "-p", "2222", "--", "127.0.0.1", "sh -c 'a b'")
+    assert shipped["sent"] == [("/root/repo", *entering)]
     assert len(ran) == 1
     shipped["behind"] = BangerError("the guest has work of its own")
     refused = run("exec", "--sync", "dev", "ls")
