@@ -6,15 +6,18 @@ The variable is named after the option alone, not after the command: BANGER_TIME
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from reconciler.lib.units import format_duration, parse_duration
+
+if TYPE_CHECKING:
+    from reconciler.api.service import Service
 
 F = TypeVar("F", bound=Callable[..., Any] | click.Command)
 
@@ -94,38 +97,43 @@ class NetworkName(click.ParamType[str]):
         return [CompletionItem(name) for name in names if name.startswith(incomplete) and ("/" in name) is qualified]
 
 
-class ImageName(click.ParamType[str]):
-    """A reference to an image of the cache: an id, `base` or `demo/base`; shells complete it."""
+class _Listed(click.ParamType[str]):
+    """Something that a service can list; shells complete it."""
+
+    def words(self, service: Service) -> Iterable[str]:
+        """Everything that may be written."""
+        raise NotImplementedError
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from reconciler.cli import wire  # noqa: PLC0415  # only when a shell asks
+
+        try:
+            with wire.service() as service:
+                words = sorted(set(self.words(service)))
+        except Exception:
+            return []  # as for a VM
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+class ImageName(_Listed):
+    """A reference to an image of the cache: an id, `base` or `demo/base`."""
 
     name = "image"
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from reconciler.cli import wire  # noqa: PLC0415  # only when a shell asks
-
-        try:
-            with wire.service() as service:
-                images = service.images()
-        except Exception:
-            return []  # as for a VM
-        words = {word for item in images for name in item.names for word in (name, name.partition("/")[2])}
-        words |= {item.id for item in images}
-        return [CompletionItem(word) for word in sorted(words) if word.startswith(incomplete)]
+    def words(self, service: Service) -> Iterable[str]:
+        for item in service.images():
+            yield item.id
+            for name in item.names:
+                yield from (name, name.partition("/")[2])
 
 
-class TrashName(click.ParamType[str]):
-    """An entry of the trash, as `banger vm trash` lists them; shells complete it."""
+class TrashName(_Listed):
+    """An entry of the trash, as `banger vm trash` lists them."""
 
     name = "entry"
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from reconciler.cli import wire  # noqa: PLC0415  # only when a shell asks
-
-        try:
-            with wire.service() as service:
-                entries = service.trash()
-        except Exception:
-            return []  # as for a VM
-        return [CompletionItem(found.entry) for found in entries if found.entry.startswith(incomplete)]
+    def words(self, service: Service) -> Iterable[str]:
+        return (found.entry for found in service.trash())
 
 
 def option(*declarations: str, **attributes: Any) -> Callable[[F], F]:

@@ -131,7 +131,9 @@ def bootstrap(
         environment = {"TMPDIR": str(scratch), "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH)}
         pipeline([argv, *(into or ())], env=environment, on_line=listen)
     except CommandError as problem:
-        raise explain(lines, wanted.suite, sources, replay=problem.replay, ends=problem.failed) from problem
+        raise explain(
+            lines, wanted.suite, sources, replay=f"{shlex.join(argv)} >/dev/null", ends=problem.failed
+        ) from problem
 
 
 def sandbox() -> tuple[str, ...]:
@@ -157,7 +159,7 @@ def explain(
     suite: str,
     sources: Sequence[debian.Source],
     *,
-    replay: str | None,
+    replay: str,
     ends: Sequence[Completed] = (),
 ) -> BangerError:
     """The error that the output of a failed run tells of. Pure.

@@ -30,6 +30,7 @@ from reconciler.model.outcome import Outcome, Result
 from reconciler.model.plan import Plan, Step
 from reconciler.model.retention import CachePolicy, EntryKind, Limits, Rule
 from reconciler.model.status import Condition, ConditionType, State
+from reconciler.model.vm import Workspace
 from tests.api.conftest import Recorder
 from tests.fakes import service as fake
 from tests.fakes.service import FakeService
@@ -258,6 +259,9 @@ def test_ways_into_a_vm(service: FakeService, remote: RemoteService) -> None:
     )
     assert remote.way_in(DEV, "me") == service.way
     assert service.calls[-1] == ("way_in", "demo/dev", "me")
+    copy = Workspace(host="/a b", guest="/root/repo", untracked=True)
+    service.way = dataclasses.replace(service.way, workspace=copy)
+    assert remote.way_in(DEV, None).workspace == copy
     assert remote.console_log(DEV) == service.log
 
 

@@ -195,6 +195,7 @@ def test_discard_deletes_what_is_named_or_old_enough(
         return [entry.entry for entry in service.trashed]
 
     service.trashed = [trashed("e1", 1), trashed("e2", 9), trashed("e3", 40)]
+    assert complete(run, "banger vm discard e", 3) == ["e1", "e2", "e3"]
     for words in ([], ["--all", "e1"], ["e1", "nope"]):
         assert (run("vm", "discard", *words).exit_code, len(left())) == (2, 3)
     monkeypatch.setattr("reconciler.cli.commands.vm.asks", lambda: True)

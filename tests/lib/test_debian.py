@@ -187,6 +187,6 @@ def test_who_does_not_read_to_the_end_is_the_cause(code: int, said: bytes, cause
     """As mmdebstrap tells of it: its own error in a warning, with an empty line after it."""
     told = ["I: creating tarball...", "W: creating tarball failed: E: cannot copy to standard output: Broken pipe", ""]
     ends = [Completed(("unshare",), 1, b"", b""), Completed(("sqfstar",), code, b"", said)]
-    assert cause in explain(told, "bookworm", (), replay=None, ends=ends).cause
-    assert explain(told, "bookworm", (), replay=None, ends=ends).error_class is error_class
-    assert explain(told, "bookworm", (), replay=None, ends=ends[:1]).cause.endswith("Broken pipe")
+    assert cause in explain(told, "bookworm", (), replay="", ends=ends).cause
+    assert explain(told, "bookworm", (), replay="", ends=ends).error_class is error_class
+    assert explain(told, "bookworm", (), replay="", ends=ends[:1]).cause.endswith("Broken pipe")
